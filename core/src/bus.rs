@@ -1,0 +1,53 @@
+//! The bus: delivers events to async handlers.
+//!
+//! - [`EventBus::emit`] and [`SessionBus::emit`] never wait; `emit_wait` waits until every waiting subscription has
+//!   room again. An event that nobody wants is not even built.
+//! - [`EventBus::subscribe`] takes an async function of one event type, of a union, or of a base type. Each
+//!   subscription has its own bounded mailbox and its own task: it sees the events of a session in `seq` order, never
+//!   two at once, and a slow one delays no other.
+//! - A handler that returns an error, panics, or runs out of time becomes an
+//!   [`ExceptionEvent`](crate::event::bus::ExceptionEvent); nobody else notices.
+//!
+//! Invariant: no user code, waker or destructor of a payload runs under a lock of the bus.
+//!
+//! ```
+//! use antiphon_core::{Event, EventBus, EventUnion};
+//! use antiphon_core::event::{bus::ExceptionEvent, session::{SessionClosedEvent, SessionReadyEvent}, values::CloseReason};
+//!
+//! #[derive(EventUnion)]
+//! enum SessionLife {
+//!     Ready(Event<SessionReadyEvent>),
+//!     Closed(Event<SessionClosedEvent>),
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! let bus = EventBus::new();
+//! let life = bus.subscribe(async |event: SessionLife| match event {
+//!     SessionLife::Ready(event) => println!("{:?} is open", event.session_id()),
+//!     SessionLife::Closed(event) => println!("closed: {:?}", event.reason),
+//! });
+//! bus.subscribe(async |event: Event<ExceptionEvent>| eprintln!("{}: {}", event.handler.name, event.exc.message)).detach();
+//!
+//! let session = bus.open_session();
+//! session.emit(SessionReadyEvent {});
+//! session.emit_wait(SessionClosedEvent { reason: CloseReason::SdkRequest }).await;
+//! bus.shutdown().await;
+//! assert_eq!(life.stats().delivered, 2);
+//! # }
+//! ```
+
+mod deliver;
+mod emit;
+mod handler;
+mod mailbox;
+mod stream;
+mod subscription;
+mod table;
+
+pub use self::{
+    emit::{Emitted, EventBus, PluginEmission, SessionBus, SubscriptionReport, TryEmitError, WeakEventBus},
+    handler::{Failure, HandlerOutput},
+    mailbox::Stats,
+    stream::EventStream,
+    subscription::{Subscription, SubscriptionBuilder},
+};

@@ -1,0 +1,167 @@
+//! The host: a bus, plugins, and agents that use both.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use antiphon_core::{Clock, EventBus, SystemClock};
+use serde_json::{Map, Value};
+use tokio::runtime::Handle;
+
+use crate::{
+    agent::AgentBuilder,
+    plugins::{self, Kind, Plugin, PluginInstance, PluginState},
+};
+
+/// How long a plugin may take to stop.
+const STOP_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Everything that runs in one process: the bus and the plugins. Agents are opened on it.
+#[derive(Debug)]
+pub struct Host {
+    bus: EventBus,
+    plugins: Vec<Plugin>,
+}
+
+/// A host in the making.
+#[derive(Debug, Default)]
+#[must_use = "a builder does nothing until `start`"]
+pub struct HostBuilder {
+    directories: Vec<PathBuf>,
+    disabled: Vec<String>,
+    settings: BTreeMap<String, Map<String, Value>>,
+    bus: Option<EventBus>,
+}
+
+/// No plugin can do what is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no plugin for {kind}{}{}", .wanted.as_ref().map(|name| format!(" named {name}")).unwrap_or_default(), because(.reasons))]
+pub struct NoProvider {
+    /// What is wanted.
+    pub kind: Kind,
+    /// The plugin that the user named.
+    pub wanted: Option<String>,
+    /// Why those that could do it cannot be used: plugin and reason.
+    pub reasons: Vec<(String, String)>,
+}
+
+fn because(reasons: &[(String, String)]) -> String {
+    reasons.iter().map(|(name, reason)| format!("; {name} {reason}")).collect()
+}
+
+impl HostBuilder {
+    /// Adds a directory of plugin libraries. Earlier directories win where two plugins have one name.
+    pub fn plugin_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directories.push(directory.into());
+        self
+    }
+
+    /// Loads a plugin without starting it.
+    pub fn disable(mut self, plugin: impl Into<String>) -> Self {
+        self.disabled.push(plugin.into());
+        self
+    }
+
+    /// Sets one setting of a plugin.
+    pub fn set(mut self, plugin: impl Into<String>, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.settings.entry(plugin.into()).or_default().insert(key.into(), value.into());
+        self
+    }
+
+    /// Uses a bus that exists already, so that subscriptions made before the start see the plugins start.
+    pub fn bus(mut self, bus: EventBus) -> Self {
+        self.bus = Some(bus);
+        self
+    }
+
+    /// Opens and starts the plugins. Those that cannot be used are listed with the reason; they do not keep the host from
+    /// starting.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub async fn start(self) -> Host {
+        let Self { directories, disabled, settings, bus } = self;
+        let clock = || -> Arc<dyn Clock> { Arc::new(SystemClock::new()) };
+        let bus = bus.unwrap_or_else(|| EventBus::with(Handle::current(), clock()));
+        let loading = tokio::task::spawn_blocking(move || plugins::load(&directories, &disabled));
+        let mut plugins = loading.await.unwrap_or_else(|error| {
+            tracing::error!("loading the plugins failed: {error}");
+            Vec::new()
+        });
+        plugins::start(&mut plugins, &bus, &settings).await;
+        Host { bus, plugins }
+    }
+}
+
+impl Host {
+    /// Begins a host.
+    pub fn builder() -> HostBuilder {
+        HostBuilder::default()
+    }
+
+    /// The bus that all events of this host travel on.
+    #[must_use]
+    pub fn bus(&self) -> &EventBus {
+        &self.bus
+    }
+
+    /// Every plugin file that was found, with its state.
+    #[must_use]
+    pub fn plugins(&self) -> &[Plugin] {
+        &self.plugins
+    }
+
+    /// The running plugin for a kind of work: the one of this name, or the one of the highest rank (by name, where
+    /// ranks are equal).
+    ///
+    /// # Errors
+    ///
+    /// [`NoProvider`] with the reason of each plugin that could have done it.
+    pub fn provider(&self, kind: Kind, name: Option<&str>) -> Result<&Arc<PluginInstance>, NoProvider> {
+        let able =
+            |plugin: &&Plugin| plugin.manifest.as_ref().is_some_and(|manifest| manifest.has(kind.as_str()));
+        let named = |plugin: &&Plugin| name.is_none_or(|name| plugin.name == name);
+        let rank = |plugin: &Plugin| plugin.manifest.as_ref().map_or(0, |manifest| manifest.rank);
+        let mut running: Vec<_> = self
+            .plugins
+            .iter()
+            .filter(named)
+            .filter(able)
+            .filter_map(|plugin| plugin.instance().map(|instance| (plugin, instance)))
+            .collect();
+        running.sort_by(|(a, _), (b, _)| rank(b).cmp(&rank(a)).then_with(|| a.name.cmp(&b.name)));
+        if let Some((_, instance)) = running.first() {
+            return Ok(instance);
+        }
+        let guess = |plugin: &&Plugin| plugin.manifest.is_some() || plugin.name.contains(kind.as_str());
+        let reasons = self
+            .plugins
+            .iter()
+            .filter(|plugin| able(plugin) || (plugin.manifest.is_none() && guess(plugin)))
+            .filter(named)
+            .filter(|plugin| plugin.state != PluginState::Started)
+            .map(|plugin| (plugin.name.clone(), plugin.error.clone().unwrap_or_else(|| "is disabled".into())))
+            .collect();
+        Err(NoProvider { kind, wanted: name.map(str::to_owned), reasons })
+    }
+
+    /// Begins an agent: one conversation.
+    pub fn agent(&self) -> AgentBuilder<'_> {
+        AgentBuilder::new(self)
+    }
+
+    /// Stops the plugins, then ends all subscriptions after they have handled what waits for them.
+    pub async fn shutdown(self) {
+        for plugin in &self.plugins {
+            if let Some(instance) = plugin.instance()
+                && !instance.stop(STOP_DEADLINE).await
+            {
+                tracing::warn!(
+                    plugin = plugin.name,
+                    "the plugin did not stop within {} s",
+                    STOP_DEADLINE.as_secs()
+                );
+            }
+        }
+        self.bus.shutdown().await;
+    }
+}

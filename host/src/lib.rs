@@ -1,0 +1,23 @@
+//! Loads plugins and runs agents.
+//!
+//! Reading order: [`host`] is what programs use; [`plugins`] finds, opens and starts plugin libraries ([`inspect`] reads
+//! them without running them, [`loader`] opens them); [`agent`] holds one conversation; [`media`] reads and writes
+//! recordings; [`config`] is the configuration file.
+//!
+//! Not here: the `antiphon` command itself; that is the binary beside this library.
+
+pub mod agent;
+pub mod config;
+pub mod host;
+pub mod inspect;
+pub mod loader;
+pub mod media;
+pub mod plugins;
+
+pub use antiphon_core as core;
+
+pub use self::{
+    agent::{Agent, AgentBuilder, AgentConfig, AgentError, AudioOutput, Discard, OutputError, Pace, Summary},
+    host::{Host, HostBuilder, NoProvider},
+    plugins::{Kind, Plugin, PluginState},
+};

@@ -1,0 +1,272 @@
+//! Plugins: found in directories, opened, checked, started, and given out to sessions by what they can do.
+
+mod instance;
+mod session;
+mod settings;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use antiphon_core::{
+    EventBus, PluginBaseEvent,
+    event::{
+        Stamp,
+        plugin::PluginLifecycleEvent,
+        values::{ErrorInfo, PluginPhase},
+    },
+};
+use antiphon_plugin_api::PluginManifest;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+pub use self::{
+    instance::PluginInstance,
+    session::{
+        Completion, Incoming, LlmSession, PluginSessionError, Received, SttSession, TtsSession, TurnSession,
+        VisionSession,
+    },
+    settings::{SettingsError, SettingsProblem},
+};
+use crate::loader::Library;
+
+/// What a plugin can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Turn detection.
+    Turn,
+    /// Speech to text.
+    Stt,
+    /// Language model.
+    Llm,
+    /// Text to speech.
+    Tts,
+    /// Vision.
+    Vision,
+}
+
+impl Kind {
+    /// All kinds, in the order of a conversation.
+    pub const ALL: [Self; 5] = [Self::Turn, Self::Stt, Self::Llm, Self::Tts, Self::Vision];
+
+    /// Its name in manifests and settings.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Turn => "turn",
+            Self::Stt => "stt",
+            Self::Llm => "llm",
+            Self::Tts => "tts",
+            Self::Vision => "vision",
+        }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// How far a plugin has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PluginState {
+    /// Its library is open and its manifest read; it does not run.
+    Loaded,
+    /// It runs.
+    Started,
+    /// It cannot be used; [`Plugin::error`] says why.
+    Failed,
+    /// Switched off in the configuration.
+    Disabled,
+}
+
+/// One plugin file that was found.
+#[derive(Debug, Serialize)]
+pub struct Plugin {
+    /// Name by its manifest; by its file, where that cannot be read.
+    pub name: String,
+    /// Where it was found.
+    pub path: PathBuf,
+    /// How far it has come.
+    pub state: PluginState,
+    /// Why it cannot be used, and what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What it declares.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<PluginManifest>,
+    #[serde(skip)]
+    library: Option<Arc<Library>>,
+    #[serde(skip)]
+    instance: Option<Arc<PluginInstance>>,
+}
+
+impl Plugin {
+    /// The running plugin.
+    #[must_use]
+    pub fn instance(&self) -> Option<&Arc<PluginInstance>> {
+        self.instance.as_ref()
+    }
+
+    fn failed(path: &Path, name: String, error: String) -> Self {
+        let path = path.to_owned();
+        Self {
+            name,
+            path,
+            state: PluginState::Failed,
+            error: Some(error),
+            manifest: None,
+            library: None,
+            instance: None,
+        }
+    }
+
+    fn fail(&mut self, error: String) {
+        self.state = PluginState::Failed;
+        self.error = Some(error);
+    }
+
+    /// Version by its manifest.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        self.manifest.as_ref().map_or("", |manifest| &manifest.version)
+    }
+
+    fn base(&self) -> Arc<PluginBaseEvent> {
+        let (plugin_name, plugin_version) = (self.name.as_str().into(), self.version().into());
+        Arc::new(PluginBaseEvent { plugin_name, plugin_version, plugin_instance: None })
+    }
+}
+
+/// Opens every library of the directories, in their order. Files that are no plugins, and second plugins of one name, are
+/// in the list with the reason. Blocks.
+#[must_use]
+pub fn load(directories: &[PathBuf], disabled: &[String]) -> Vec<Plugin> {
+    let mut plugins: Vec<Plugin> = Vec::new();
+    for directory in directories {
+        let files = match crate::inspect::libraries(directory) {
+            Ok(files) => files,
+            Err(error) => {
+                let text = format!("the plugin directory cannot be read: {error}");
+                plugins.push(Plugin::failed(directory, directory.display().to_string(), text));
+                continue;
+            }
+        };
+        for path in files {
+            let twin =
+                |name: &str| plugins.iter().find(|other| other.manifest.is_some() && other.name == name);
+            let plugin = load_one(&path, disabled, |name| twin(name).map(|other| other.path.clone()));
+            plugins.push(plugin);
+        }
+    }
+    plugins
+}
+
+/// Opens one library. Blocks.
+#[must_use]
+pub fn load_file(path: &Path) -> Plugin {
+    load_one(path, &[], |_| None)
+}
+
+fn load_one(path: &Path, disabled: &[String], twin: impl Fn(&str) -> Option<PathBuf>) -> Plugin {
+    let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let section = match crate::inspect::inspect(path) {
+        Ok(section) => section,
+        Err(error) => return Plugin::failed(path, stem(), chain(&error)),
+    };
+    if let Some(other) = twin(&section.name) {
+        let text = format!("a plugin named {} was already found: {}", section.name, other.display());
+        return Plugin::failed(path, section.name, text);
+    }
+    match Library::open(path) {
+        Ok(library) => Plugin {
+            name: library.manifest().name.clone(),
+            path: path.to_owned(),
+            state: if disabled.contains(&section.name) { PluginState::Disabled } else { PluginState::Loaded },
+            error: None,
+            manifest: Some(library.manifest().clone()),
+            library: Some(Arc::new(library)),
+            instance: None,
+        },
+        Err(error) => Plugin::failed(path, section.name, chain(&error)),
+    }
+}
+
+/// Makes the plugins' event types known, checks the settings, and starts each plugin; each on a thread that may block.
+pub(crate) async fn start(
+    plugins: &mut [Plugin],
+    bus: &EventBus,
+    settings: &BTreeMap<String, Map<String, Value>>,
+) {
+    let mut starting = tokio::task::JoinSet::new();
+    let none = Map::new();
+    for (index, plugin) in plugins.iter_mut().enumerate() {
+        let (Some(library), PluginState::Loaded) = (&plugin.library, plugin.state) else {
+            announce(bus, plugin);
+            continue;
+        };
+        let own = settings.get(&plugin.name).unwrap_or(&none);
+        if let Err(error) = settings::check(&plugin.name, &library.manifest().settings, own) {
+            plugin.fail(chain(&error));
+            announce(bus, plugin);
+            continue;
+        }
+        announce(bus, plugin);
+        let (library, bus, own) = (Arc::clone(library), bus.clone(), own.clone());
+        starting.spawn_blocking(move || (index, PluginInstance::start(&library, &bus, &own)));
+    }
+    while let Some(joined) = starting.join_next().await {
+        match joined {
+            Ok((index, outcome)) => {
+                let plugin = &mut plugins[index];
+                match outcome {
+                    Ok(instance) => {
+                        plugin.state = PluginState::Started;
+                        plugin.instance = Some(instance);
+                    }
+                    Err(error) => plugin.fail(error),
+                }
+                announce(bus, plugin);
+            }
+            Err(error) => tracing::error!("starting a plugin failed: {error}"),
+        }
+    }
+}
+
+fn announce(bus: &EventBus, plugin: &Plugin) {
+    let phase = match plugin.state {
+        PluginState::Loaded => PluginPhase::Loaded,
+        PluginState::Started => PluginPhase::Started,
+        PluginState::Failed => PluginPhase::Failed,
+        PluginState::Disabled => return,
+    };
+    let error = plugin.error.clone().map(|message| ErrorInfo {
+        kind: "error".into(),
+        code: Some("plugin_failed".into()),
+        message,
+        recoverable: false,
+        context: Some(serde_json::json!({ "path": plugin.path })),
+        source_chain: Vec::new(),
+    });
+    let stamp = Stamp { plugin: Some(plugin.base()), ..Stamp::default() };
+    let _ = bus.emit_with(PluginLifecycleEvent { phase, error }, stamp);
+}
+
+/// An error with its causes on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

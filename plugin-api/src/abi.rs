@@ -1,0 +1,377 @@
+//! The frozen surface between host and plugin. Plugin authors never use it.
+//!
+//! A library exports one static, [`ENTRY_SYMBOL`], whose type is abi_stable's `LibHeader`; it leads to a [`PluginRoot`],
+//! which makes a [`PluginV1`] object, which hands out one object per capability ([`TurnV1`], [`SttV1`], [`LlmV1`],
+//! [`TtsV1`], [`VisionV1`]). The host gives a [`HostV1`] per plugin and a [`SinkV1`] per session.
+//!
+//! Rules that hold for every function here:
+//! - It never blocks and never unwinds. Work is queued: a command answers [`Status::ACCEPTED`], [`Status::FULL`]
+//!   (register a waker, then try again), or [`Status::CLOSED`].
+//! - A command with a token other than 0 is answered by exactly one `finished(token, ..)` on the session's sink.
+//! - Nobody frees the other's memory: owned values carry the functions that free them.
+//! - Published traits never change; a new version is a new trait under a new version number.
+#![expect(
+    unsafe_code,
+    reason = "shared buffers, erased capability objects and the entry symbol cross the library boundary"
+)]
+#![allow(non_local_definitions, reason = "abi_stable's macros put impls into constants")]
+#![allow(missing_docs, reason = "abi_stable's macros generate undocumented items")]
+
+mod media;
+
+use abi_stable::{
+    StableAbi,
+    abi_stability::check_layout_compatibility,
+    declare_root_module_statics,
+    library::{LibHeader, RootModule},
+    pointer_trait::TransmuteElement,
+    sabi_trait,
+    sabi_types::VersionStrings,
+    std_types::{RArc, RBox, ROption, RResult, RSlice, RStr, RString, RVec},
+    type_layout::TypeLayout,
+};
+use std::sync::atomic::AtomicU64;
+
+pub use self::media::{AudioV1, MediaError, VideoV1};
+pub use abi_stable;
+
+/// Version of the root; it says how to get at everything else.
+pub const ABI_VERSION: u32 = 1;
+
+/// Version of this crate, for messages about plugins that do not fit.
+pub const API_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Name of the exported static, with its terminating zero.
+pub const ENTRY_SYMBOL: &[u8] = b"antiphon_plugin_entry\0";
+
+/// Version of every capability trait in this file.
+pub const CAPABILITY_V1: u32 = 1;
+
+/// Event types that one plugin can declare: the bits of [`InterestV1`].
+pub const MAX_EVENT_TYPES: usize = 256;
+
+/// What a library exports.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = PluginRootRef)))]
+#[sabi(missing_field(panic))]
+pub struct PluginRoot {
+    /// [`ABI_VERSION`] of the plugin.
+    pub abi_version: u32,
+    /// The whole manifest as JSON.
+    pub manifest: extern "C" fn() -> RVec<u8>,
+    /// Starts an instance with its settings as JSON. May take its time: call it from a thread that may block.
+    #[sabi(last_prefix_field)]
+    pub create: extern "C" fn(HostBox, RSlice<'_, u8>) -> RResult<PluginBox, AbiError>,
+}
+
+impl RootModule for PluginRootRef {
+    declare_root_module_statics! { PluginRootRef }
+    const BASE_NAME: &'static str = "antiphon_plugin";
+    const NAME: &'static str = "antiphon plugin";
+    const VERSION_STRINGS: VersionStrings = VersionStrings::new("1.0.0");
+}
+
+pub type HostBox = HostV1_TO<'static, RBox<()>>;
+pub type PluginBox = PluginV1_TO<'static, RBox<()>>;
+pub type SinkBox = SinkV1_TO<'static, RBox<()>>;
+pub type WakerBox = WakerV1_TO<'static, RBox<()>>;
+pub type TurnBox = TurnV1_TO<'static, RBox<()>>;
+pub type TurnSessionBox = TurnSessionV1_TO<'static, RBox<()>>;
+pub type SttBox = SttV1_TO<'static, RBox<()>>;
+pub type SttSessionBox = SttSessionV1_TO<'static, RBox<()>>;
+pub type LlmBox = LlmV1_TO<'static, RBox<()>>;
+pub type LlmSessionBox = LlmSessionV1_TO<'static, RBox<()>>;
+pub type TtsBox = TtsV1_TO<'static, RBox<()>>;
+pub type TtsSessionBox = TtsSessionV1_TO<'static, RBox<()>>;
+pub type VisionBox = VisionV1_TO<'static, RBox<()>>;
+pub type VisionSessionBox = VisionSessionV1_TO<'static, RBox<()>>;
+
+/// Answer to a command or an event.
+#[repr(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, StableAbi)]
+pub struct Status(u32);
+
+impl Status {
+    pub const ACCEPTED: Self = Self(0);
+    pub const FULL: Self = Self(1);
+    pub const CLOSED: Self = Self(2);
+    /// Not understood: an unknown event index, or a payload that cannot be read. Trying again is of no use.
+    pub const REFUSED: Self = Self(3);
+}
+
+/// How a command ended.
+#[repr(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, StableAbi)]
+pub struct Outcome(u32);
+
+impl Outcome {
+    pub const COMPLETED: Self = Self(0);
+    pub const FAILED: Self = Self(1);
+    pub const CANCELLED: Self = Self(2);
+}
+
+/// An error that crosses.
+#[repr(C)]
+#[derive(Debug, Clone, StableAbi)]
+pub struct AbiError {
+    pub code: RString,
+    pub message: RString,
+    pub recoverable: bool,
+}
+
+/// What goes with an event's payload.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, StableAbi)]
+pub struct EventHeaderV1 {
+    /// Position of the event's type in the plugin's manifest.
+    pub type_index: u32,
+    pub reserved: u32,
+    /// When it happened, in nanoseconds since 1970; 0 when not known.
+    pub emitted_unix_ns: u64,
+    /// The turn that it belongs to; 0 when not known.
+    pub turn_id: u64,
+    /// The event that caused it; zeros when not known.
+    pub causation_id: [u8; 16],
+}
+
+/// Which of a plugin's event types anybody wants: one bit for each, in the order of its manifest.
+#[repr(C)]
+#[derive(Debug, Default, StableAbi)]
+pub struct InterestV1 {
+    pub words: [AtomicU64; MAX_EVENT_TYPES / 64],
+}
+
+/// What `SinkV1` and sessions call when they have room again.
+#[sabi_trait]
+pub trait WakerV1: Send + Sync {
+    fn wake(&self);
+}
+
+/// The host, as a plugin sees it. Callable from any thread.
+#[sabi_trait]
+pub trait HostV1: Send + Sync {
+    /// Which events of this plugin are wanted.
+    fn interest(&self) -> RArc<InterestV1>;
+    /// Most verbose level of which the host wants log records: 0 none, 1 error .. 5 trace.
+    fn log_level(&self) -> u32;
+    /// Takes a log record.
+    fn log(&self, level: u32, target: RStr<'_>, message: RStr<'_>);
+}
+
+/// Where a session's plugin puts what it produces. Callable from any thread.
+#[sabi_trait]
+pub trait SinkV1: Send + Sync {
+    /// Takes an event; the payload is MessagePack with field names.
+    fn emit(&self, header: &EventHeaderV1, payload: RSlice<'_, u8>) -> Status;
+    /// Takes synthesised audio for the command of this token.
+    fn audio(&self, token: u64, audio: AudioV1) -> Status;
+    /// A command has ended.
+    fn finished(&self, token: u64, outcome: Outcome);
+    /// Calls the waker once, soon after there may be room for what was answered with `FULL`.
+    #[sabi(last_prefix_field)]
+    fn wake_when_ready(&self, waker: WakerBox);
+}
+
+/// A running plugin.
+#[sabi_trait]
+pub trait PluginV1: Send + Sync {
+    /// The object of a capability in a version; none when the plugin has no such capability.
+    fn query(&self, capability: RStr<'_>, version: u32) -> ROption<CapabilityObject>;
+    /// Ends the plugin; calls the waker when it is done.
+    #[sabi(last_prefix_field)]
+    fn stop(&self, done: WakerBox);
+}
+
+/// Turn detection.
+#[sabi_trait]
+pub trait TurnV1: Send + Sync {
+    #[sabi(last_prefix_field)]
+    fn open(&self, session_id: RStr<'_>, sink: SinkBox) -> TurnSessionBox;
+}
+
+/// Turn detection for one session.
+#[sabi_trait]
+pub trait TurnSessionV1: Send + Sync {
+    /// Takes audio: one channel, 16 kHz. The token is finished when all events of this audio are emitted.
+    fn push_audio(&self, token: u64, audio: AudioV1) -> Status;
+    /// No more audio will come: ends a turn that is still open.
+    fn flush(&self, token: u64) -> Status;
+    /// Ends the session; the token is finished last.
+    fn close(&self, token: u64);
+    #[sabi(last_prefix_field)]
+    fn wake_when_ready(&self, waker: WakerBox);
+}
+
+/// Speech to text.
+#[sabi_trait]
+pub trait SttV1: Send + Sync {
+    #[sabi(last_prefix_field)]
+    fn open(&self, session_id: RStr<'_>, sink: SinkBox) -> SttSessionBox;
+}
+
+/// Speech to text for one session.
+#[sabi_trait]
+pub trait SttSessionV1: Send + Sync {
+    /// An utterance begins.
+    fn begin(&self, turn_id: u64) -> Status;
+    /// Takes audio of the utterance: one channel, 16 kHz.
+    fn push_audio(&self, audio: AudioV1) -> Status;
+    /// The utterance is over. The token is finished after its last event.
+    fn end(&self, token: u64) -> Status;
+    /// The utterance is of no interest any more.
+    fn cancel(&self, token: u64) -> Status;
+    /// Ends the session; the token is finished last.
+    fn close(&self, token: u64);
+    #[sabi(last_prefix_field)]
+    fn wake_when_ready(&self, waker: WakerBox);
+}
+
+/// Language models.
+#[sabi_trait]
+pub trait LlmV1: Send + Sync {
+    #[sabi(last_prefix_field)]
+    fn open(&self, session_id: RStr<'_>, sink: SinkBox) -> LlmSessionBox;
+}
+
+/// Language model for one session.
+#[sabi_trait]
+pub trait LlmSessionV1: Send + Sync {
+    /// Asks for a reply; the request is an `LlmRequest` as MessagePack with field names.
+    fn respond(&self, token: u64, turn_id: u64, request: RSlice<'_, u8>) -> Status;
+    /// Stops the command of this token. No output of it comes after its `finished`.
+    fn cancel(&self, token: u64);
+    /// Ends the session; the token is finished last.
+    fn close(&self, token: u64);
+    #[sabi(last_prefix_field)]
+    fn wake_when_ready(&self, waker: WakerBox);
+}
+
+/// Text to speech.
+#[sabi_trait]
+pub trait TtsV1: Send + Sync {
+    #[sabi(last_prefix_field)]
+    fn open(&self, session_id: RStr<'_>, sink: SinkBox) -> TtsSessionBox;
+}
+
+/// Text to speech for one session.
+#[sabi_trait]
+pub trait TtsSessionV1: Send + Sync {
+    /// Asks for speech; the request is a `TtsRequest` as MessagePack with field names.
+    fn synthesize(&self, token: u64, turn_id: u64, request: RSlice<'_, u8>) -> Status;
+    /// Stops the command of this token. No output of it comes after its `finished`.
+    fn cancel(&self, token: u64);
+    /// Ends the session; the token is finished last.
+    fn close(&self, token: u64);
+    #[sabi(last_prefix_field)]
+    fn wake_when_ready(&self, waker: WakerBox);
+}
+
+/// Vision.
+#[sabi_trait]
+pub trait VisionV1: Send + Sync {
+    #[sabi(last_prefix_field)]
+    fn open(&self, session_id: RStr<'_>, sink: SinkBox) -> VisionSessionBox;
+}
+
+/// Vision for one session.
+#[sabi_trait]
+pub trait VisionSessionV1: Send + Sync {
+    /// Looks at a picture; `sequence` numbers the pictures of the session.
+    fn process(&self, token: u64, sequence: u64, frame: VideoV1) -> Status;
+    /// Stops the command of this token. No output of it comes after its `finished`.
+    fn cancel(&self, token: u64);
+    /// Ends the session; the token is finished last.
+    fn close(&self, token: u64);
+    #[sabi(last_prefix_field)]
+    fn wake_when_ready(&self, waker: WakerBox);
+}
+
+/// A capability's object with its type erased, and the layout by which the host recognises it.
+///
+/// The root's own layout must not mention the capability traits, or no host could ever learn a new one.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct CapabilityObject {
+    object: RBox<()>,
+    layout: extern "C" fn() -> *const (),
+}
+
+// SAFETY: only capability objects are put in (`CapabilityObject::new`), and all of them are `Send + Sync`.
+unsafe impl Send for CapabilityObject {}
+// SAFETY: as above.
+unsafe impl Sync for CapabilityObject {}
+
+/// Why a capability object was not accepted.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "its {capability} object has another layout than the host's: it was built with an incompatible antiphon-plugin-api"
+)]
+pub struct LayoutMismatch {
+    capability: &'static str,
+}
+
+/// The object types that a [`CapabilityObject`] can hold.
+///
+/// # Safety
+///
+/// Implemented in this file alone, for the `_TO` types of the capability traits.
+pub unsafe trait Capability: StableAbi + Send + Sync + Sized + 'static {
+    const NAME: &'static str;
+}
+
+// SAFETY: the `_TO` type of a capability trait.
+unsafe impl Capability for TurnBox {
+    const NAME: &'static str = "turn";
+}
+// SAFETY: the `_TO` type of a capability trait.
+unsafe impl Capability for SttBox {
+    const NAME: &'static str = "stt";
+}
+// SAFETY: the `_TO` type of a capability trait.
+unsafe impl Capability for LlmBox {
+    const NAME: &'static str = "llm";
+}
+// SAFETY: the `_TO` type of a capability trait.
+unsafe impl Capability for TtsBox {
+    const NAME: &'static str = "tts";
+}
+// SAFETY: the `_TO` type of a capability trait.
+unsafe impl Capability for VisionBox {
+    const NAME: &'static str = "vision";
+}
+
+impl CapabilityObject {
+    pub fn new<C: Capability>(object: C) -> Self {
+        extern "C" fn layout<C: Capability>() -> *const () {
+            std::ptr::from_ref::<TypeLayout>(C::LAYOUT).cast()
+        }
+        // SAFETY: an `RBox` of any sized type is a pointer and a vtable that knows how to drop it; `into_object`
+        // restores the type after it has compared the layouts.
+        let object = unsafe { RBox::new(object).transmute_element::<()>() };
+        Self { object, layout: layout::<C> }
+    }
+
+    /// The object, if it is what the host calls `C`.
+    ///
+    /// # Errors
+    ///
+    /// [`LayoutMismatch`] when the plugin's idea of the trait is another one.
+    pub fn into_object<C: Capability>(self) -> Result<C, LayoutMismatch> {
+        // SAFETY: `layout` returns a `&'static TypeLayout` of abi_stable, whose version the entry header has checked.
+        let layout = unsafe { &*(self.layout)().cast::<TypeLayout>() };
+        check_layout_compatibility(C::LAYOUT, layout)
+            .into_result()
+            .map_err(|_| LayoutMismatch { capability: C::NAME })?;
+        // SAFETY: the layouts agree, so `new` was called with what is `C` here.
+        Ok(RBox::into_inner(unsafe { self.object.transmute_element::<C>() }))
+    }
+}
+
+/// The value of the entry symbol for the plugin whose root `constructor` makes.
+pub const fn lib_header(constructor: extern "C" fn() -> abi_stable::library::RootModuleResult) -> LibHeader {
+    // SAFETY: every constructor is `export::constructor`, which returns an erased `PluginRootRef`.
+    unsafe {
+        LibHeader::from_constructor::<PluginRootRef>(constructor, abi_stable::library::CheckTypeLayout::Yes)
+    }
+}

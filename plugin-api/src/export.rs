@@ -1,0 +1,274 @@
+//! `export_plugin!`, and what it leads to.
+
+use std::{marker::PhantomData, sync::Arc};
+
+use abi_stable::{
+    erased_types::TD_Opaque,
+    library::{__call_root_module_loader, LibHeader, RootModuleResult},
+    prefix_type::PrefixTypeTrait,
+    std_types::{ROption, RResult, RSlice, RStr, RVec},
+};
+use antiphon_core::event::catalogue;
+use schemars::generate::SchemaSettings;
+use serde_json::Value;
+use tokio::runtime::Handle;
+
+use crate::{
+    CapabilityDeclaration, EventDeclaration, EventDeclarations, Plugin, PluginContext, PluginError,
+    PluginManifest,
+    abi::{
+        ABI_VERSION, API_VERSION, AbiError, CAPABILITY_V1, CapabilityObject, HostBox, PluginBox, PluginRoot,
+        PluginRootRef, PluginV1, WakerBox,
+    },
+    context::PluginShared,
+    runtime, trace,
+};
+
+/// Exports a plugin from its library: the only macro that a plugin needs.
+///
+/// ```
+/// # use antiphon_plugin_api::prelude::*;
+/// # struct Echo;
+/// # impl Plugin for Echo {
+/// #     type Config = NoConfig;
+/// #     async fn start(_: NoConfig, _: PluginContext) -> Result<Self, PluginError> { Ok(Echo) }
+/// # }
+/// # impl Llm for Echo {
+/// #     async fn respond(&self, _: LlmRequest, _: LlmReply) -> Result<(), PluginError> { Ok(()) }
+/// # }
+/// export_plugin! { name: "llm-echo", plugin: Echo, capabilities: [llm] }
+/// # fn main() {}
+/// ```
+///
+/// `capabilities` are any of `turn`, `stt`, `llm`, `tts`, `vision`; the plugin implements [`TurnDetector`], [`Stt`],
+/// [`Llm`], [`Tts`], [`Vision`] for them. Version, description and licence come from the crate's `Cargo.toml`.
+///
+/// [`TurnDetector`]: crate::TurnDetector
+/// [`Stt`]: crate::Stt
+/// [`Llm`]: crate::Llm
+/// [`Tts`]: crate::Tts
+/// [`Vision`]: crate::Vision
+#[macro_export]
+macro_rules! export_plugin {
+    (name: $name:literal, plugin: $plugin:ty, capabilities: [$($capability:ident),+ $(,)?] $(,)?) => {
+        const _: () = {
+            struct Export;
+
+            impl $crate::__private::Exported for Export {
+                type Plugin = $plugin;
+                const NAME: &'static str = $name;
+                const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+                const DESCRIPTION: &'static str = env!("CARGO_PKG_DESCRIPTION");
+                const LICENSE: &'static str = env!("CARGO_PKG_LICENSE");
+                const CAPABILITIES: &'static [$crate::export::Capability<$plugin>] =
+                    &[$($crate::$capability::capability::<$plugin>()),+];
+            }
+
+            #[used]
+            #[unsafe(export_name = "antiphon_plugin_entry")]
+            pub static ENTRY: $crate::abi::abi_stable::library::LibHeader = $crate::__private::header::<Export>();
+
+            const TEXT: &str = concat!(
+                "{\"name\":\"", $name,
+                "\",\"version\":\"", env!("CARGO_PKG_VERSION"),
+                "\",\"abi_version\":1,\"api_version\":\"", $crate::api_version!(),
+                "\",\"kinds\":\"", stringify!($($capability)+), "\"}"
+            );
+
+            #[used]
+            #[unsafe(link_section = ".antiphon_plugin")]
+            static SECTION: [u8; TEXT.len()] = match TEXT.as_bytes().first_chunk() {
+                Some(bytes) => *bytes,
+                None => panic!("a text has as many bytes as it has"),
+            };
+        };
+    };
+}
+
+/// The version of this crate as a literal, for `concat!`. A test holds it to `API_VERSION`.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! api_version {
+    () => {
+        "0.1.0"
+    };
+}
+
+/// What `export_plugin!` says of a plugin.
+pub trait Exported: 'static {
+    /// The plugin.
+    type Plugin: Plugin;
+    /// Its name.
+    const NAME: &'static str;
+    /// Its version.
+    const VERSION: &'static str;
+    /// One sentence.
+    const DESCRIPTION: &'static str;
+    /// Its licence.
+    const LICENSE: &'static str;
+    /// What it can do.
+    const CAPABILITIES: &'static [Capability<Self::Plugin>];
+}
+
+/// One capability of a plugin: what it declares, and how its object is made.
+pub struct Capability<P> {
+    /// Its name, as in the manifest.
+    pub kind: &'static str,
+    /// Declares the events of such plugins.
+    pub declare: fn(&mut EventDeclarations),
+    pub(crate) object: fn(&Instance<P>) -> CapabilityObject,
+}
+
+/// A started plugin, shared by its capability objects and their sessions.
+pub struct Instance<P> {
+    pub(crate) plugin: Arc<P>,
+    pub(crate) shared: Arc<PluginShared>,
+    pub(crate) runtime: &'static Handle,
+}
+
+impl<P> Clone for Instance<P> {
+    fn clone(&self) -> Self {
+        Self { plugin: Arc::clone(&self.plugin), shared: Arc::clone(&self.shared), runtime: self.runtime }
+    }
+}
+
+/// The entry symbol's value.
+#[must_use]
+pub const fn header<E: Exported>() -> LibHeader {
+    crate::abi::lib_header(constructor::<E>)
+}
+
+extern "C" fn constructor<E: Exported>() -> RootModuleResult {
+    __call_root_module_loader(root::<E>)
+}
+
+/// The root module.
+pub(crate) fn root<E: Exported>() -> PluginRootRef {
+    PluginRoot { abi_version: ABI_VERSION, manifest: manifest_bytes::<E>, create: create::<E> }
+        .leak_into_prefix()
+}
+
+fn declarations<E: Exported>() -> EventDeclarations {
+    let mut events = EventDeclarations::default();
+    for capability in E::CAPABILITIES {
+        (capability.declare)(&mut events);
+    }
+    E::Plugin::declare(&mut events);
+    events
+}
+
+/// The whole manifest.
+pub(crate) fn manifest<E: Exported>() -> PluginManifest {
+    let core: Vec<_> = catalogue().iter().map(|info| info.name).collect();
+    let events = declarations::<E>()
+        .infos()
+        .map(|info| EventDeclaration {
+            name: info.name.into(),
+            extends: info.lineage().iter().skip(1).map(ToString::to_string).collect(),
+            media: info.media,
+            schema: (!core.contains(&info.name)).then(|| info.payload_schema()),
+        })
+        .collect();
+    PluginManifest {
+        name: E::NAME.into(),
+        version: E::VERSION.into(),
+        description: E::DESCRIPTION.into(),
+        license: E::LICENSE.into(),
+        abi_version: ABI_VERSION,
+        api_version: API_VERSION.into(),
+        rank: E::Plugin::RANK,
+        capabilities: E::CAPABILITIES
+            .iter()
+            .map(|capability| CapabilityDeclaration { kind: capability.kind.into(), version: CAPABILITY_V1 })
+            .collect(),
+        settings: settings_schema::<E>(),
+        events,
+    }
+}
+
+fn settings_schema<E: Exported>() -> Value {
+    let generator = SchemaSettings::draft2020_12().into_generator();
+    generator.into_root_schema_for::<<E::Plugin as Plugin>::Config>().to_value()
+}
+
+extern "C" fn manifest_bytes<E: Exported>() -> RVec<u8> {
+    let bytes = || serde_json::to_vec(&manifest::<E>()).expect("a manifest has text keys");
+    // Empty when a plugin's own schema panics; the host says that the manifest cannot be read.
+    runtime::shielded(Vec::new(), bytes).into()
+}
+
+extern "C" fn create<E: Exported>(host: HostBox, config: RSlice<'_, u8>) -> RResult<PluginBox, AbiError> {
+    let failed = |error: PluginError| RResult::RErr(error.into());
+    let panicked = failed(PluginError::panic("the plugin panicked while it was started".into()));
+    runtime::shielded(panicked, || match start::<E>(host, config.as_slice()) {
+        Ok(plugin) => RResult::ROk(plugin),
+        Err(error) => failed(error),
+    })
+}
+
+fn start<E: Exported>(host: HostBox, config: &[u8]) -> Result<PluginBox, PluginError> {
+    let interest = host.interest();
+    trace::install(host);
+    let runtime = runtime::handle(E::NAME)?;
+    let config = serde_json::from_slice(config)
+        .map_err(|error| PluginError::new("settings", format!("the settings do not fit: {error}")).fatal())?;
+    let shared = Arc::new(PluginShared { events: declarations::<E>(), interest });
+    // Called from a thread of the host that may block; the work itself runs on the plugin's runtime, where `spawn`
+    // and timers of author code belong to it.
+    let context = PluginContext { name: E::NAME };
+    let started = runtime.spawn(runtime::guarded(E::Plugin::start(config, context)));
+    let plugin = runtime
+        .block_on(started)
+        .map_err(|_| PluginError::panic("the plugin's runtime has ended".into()))??;
+    let instance = Instance { plugin: Arc::new(plugin), shared, runtime };
+    Ok(PluginBox::from_value(PluginObject::<E> { instance, export: PhantomData }, TD_Opaque))
+}
+
+struct PluginObject<E: Exported> {
+    instance: Instance<E::Plugin>,
+    export: PhantomData<fn() -> E>,
+}
+
+impl<E: Exported> PluginV1 for PluginObject<E> {
+    fn query(&self, capability: RStr<'_>, version: u32) -> ROption<CapabilityObject> {
+        let found = E::CAPABILITIES
+            .iter()
+            .find(|known| known.kind == capability.as_str() && version == CAPABILITY_V1)
+            .and_then(|known| runtime::shielded(None, || Some((known.object)(&self.instance))));
+        found.into()
+    }
+
+    fn stop(&self, done: WakerBox) {
+        let plugin = Arc::clone(&self.instance.plugin);
+        self.instance.runtime.spawn(async move {
+            let stopped = runtime::guarded(async {
+                plugin.stop().await;
+                Ok(())
+            });
+            if let Err(error) = stopped.await {
+                tracing::error!("the plugin failed while it was stopped: {error}");
+            }
+            done.wake();
+        });
+    }
+}
+
+/// What a session of this plugin reaches the host by.
+pub(crate) fn context_of<P>(
+    instance: &Instance<P>,
+    session_id: RStr<'_>,
+    sink: crate::abi::SinkBox,
+) -> crate::SessionContext {
+    crate::SessionContext::new(Arc::clone(&instance.shared), session_id.to_string(), sink)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_in_the_section_is_this_crates() {
+        assert_eq!(crate::api_version!(), API_VERSION);
+        assert_eq!(ABI_VERSION, 1, "`export_plugin!` writes the number into the section");
+    }
+}

@@ -1,0 +1,293 @@
+//! Language models.
+
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use abi_stable::{
+    erased_types::TD_Opaque,
+    std_types::{RSlice, RStr},
+};
+use antiphon_core::event::{
+    EventPayload,
+    llm::{
+        LlmErrorEvent, LlmRequestStartedEvent, LlmResponseAbortedEvent, LlmResponseDeltaEvent,
+        LlmResponseFinalEvent,
+    },
+    values::{Message, Role, TokenUsage},
+};
+use serde::{Deserialize, Serialize};
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{
+    EventDeclarations, Plugin, PluginError, SessionContext,
+    abi::{CapabilityObject, LlmBox, LlmSessionBox, LlmSessionV1, LlmV1, Outcome, SinkBox, Status, WakerBox},
+    context::Belongs,
+    export::{Capability, Instance, context_of},
+    runtime::{Jobs, shielded, until_cancelled},
+};
+
+/// A plugin that answers.
+pub trait Llm: Plugin {
+    /// Answers a request, piece by piece, through `reply`. Requests of one or more sessions run side by side.
+    ///
+    /// The start, the pieces and the end become `llm.request.start`, `llm.response.delta` and `llm.response.final`.
+    ///
+    /// # Errors
+    ///
+    /// Becomes `llm.error`.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future is dropped when the request is cancelled.
+    fn respond(
+        &self,
+        request: LlmRequest,
+        reply: LlmReply,
+    ) -> impl Future<Output = Result<(), PluginError>> + Send;
+
+    /// A session is over: forget what is kept for it.
+    fn session_closed(&self, _session_id: &str) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+}
+
+/// What is to be answered.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LlmRequest {
+    /// Id of the request.
+    pub request_id: String,
+    /// What the agent is told to be.
+    #[serde(default)]
+    pub instructions: String,
+    /// The conversation so far, oldest first; the last is the user's.
+    pub messages: Vec<Message>,
+    /// Answers an unconfirmed transcript: may not cause side effects.
+    #[serde(default)]
+    pub eager: bool,
+}
+
+impl LlmRequest {
+    /// What the user said last; empty when nothing.
+    #[must_use]
+    pub fn prompt(&self) -> &str {
+        let user = self.messages.iter().rev().find(|message| message.role == Role::User);
+        user.map(|message| message.content.as_str()).unwrap_or_default()
+    }
+}
+
+/// Where an answer goes. Clones write the same answer.
+#[derive(Debug, Clone)]
+pub struct LlmReply {
+    context: SessionContext,
+    belongs: Belongs,
+    request_id: Arc<str>,
+    asked: Instant,
+    state: Arc<Mutex<ReplyState>>,
+}
+
+#[derive(Debug, Default)]
+struct ReplyState {
+    text: String,
+    pieces: u64,
+    first_piece_ms: Option<f64>,
+    model: Option<String>,
+    usage: Option<TokenUsage>,
+    finish_reason: Option<String>,
+}
+
+impl LlmReply {
+    /// Adds a piece to the answer. Empty pieces are passed over.
+    ///
+    /// # Errors
+    ///
+    /// The session is closed.
+    pub async fn text(&self, piece: impl Into<String>) -> Result<(), PluginError> {
+        let delta: String = piece.into();
+        if delta.is_empty() {
+            return Ok(());
+        }
+        let event = {
+            let mut state = self.state();
+            let is_first_chunk = state.pieces == 0;
+            if is_first_chunk {
+                state.first_piece_ms = Some(self.elapsed_ms());
+            }
+            state.text.push_str(&delta);
+            state.pieces += 1;
+            LlmResponseDeltaEvent {
+                delta,
+                item_id: Some(self.request_id.to_string()),
+                sequence_number: Some(state.pieces - 1),
+                is_first_chunk,
+                time_to_first_token_ms: state.first_piece_ms.filter(|_| is_first_chunk),
+                ..LlmResponseDeltaEvent::default()
+            }
+        };
+        self.context.emit_as(event, self.belongs).await
+    }
+
+    /// Says which model answers.
+    pub fn model(&self, model: impl Into<String>) {
+        self.state().model = Some(model.into());
+    }
+
+    /// Says what the answer cost.
+    pub fn usage(&self, usage: TokenUsage) {
+        self.state().usage = Some(usage);
+    }
+
+    /// Says why the model stopped, where it was not `stop`.
+    pub fn finish_reason(&self, reason: impl Into<String>) {
+        self.state().finish_reason = Some(reason.into());
+    }
+
+    /// Emits an event of the plugin's own.
+    ///
+    /// # Errors
+    ///
+    /// As [`SessionContext::emit`].
+    pub async fn emit<T: EventPayload>(&self, event: T) -> Result<(), PluginError> {
+        self.context.emit_as(event, self.belongs).await
+    }
+
+    /// The session.
+    #[must_use]
+    pub fn context(&self) -> &SessionContext {
+        &self.context
+    }
+
+    fn state(&self) -> MutexGuard<'_, ReplyState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn elapsed_ms(&self) -> f64 {
+        self.asked.elapsed().as_secs_f64() * 1e3
+    }
+
+    fn finished(&self) -> LlmResponseFinalEvent {
+        let state = self.state();
+        LlmResponseFinalEvent {
+            text: state.text.clone(),
+            model: state.model.clone(),
+            item_id: Some(self.request_id.to_string()),
+            usage: state.usage.clone(),
+            latency_ms: Some(self.elapsed_ms()),
+            time_to_first_token_ms: state.first_piece_ms,
+            finish_reason: Some(state.finish_reason.clone().unwrap_or_else(|| "stop".into())),
+            discarded: false,
+        }
+    }
+}
+
+struct Object<P>(Instance<P>);
+
+impl<P: Llm> LlmV1 for Object<P> {
+    fn open(&self, session_id: RStr<'_>, sink: SinkBox) -> LlmSessionBox {
+        let context = context_of(&self.0, session_id, sink);
+        LlmSessionBox::from_value(Session { instance: self.0.clone(), context, jobs: Jobs::new() }, TD_Opaque)
+    }
+}
+
+struct Session<P> {
+    instance: Instance<P>,
+    context: SessionContext,
+    jobs: Arc<Jobs>,
+}
+
+impl<P: Llm> LlmSessionV1 for Session<P> {
+    fn respond(&self, token: u64, turn_id: u64, request: RSlice<'_, u8>) -> Status {
+        shielded(Status::REFUSED, || {
+            let Ok(request) = rmp_serde::from_slice::<LlmRequest>(request.as_slice()) else {
+                return Status::REFUSED;
+            };
+            let (plugin, context) = (Arc::clone(&self.instance.plugin), self.context.clone());
+            self.jobs.start(self.instance.runtime, &self.context, token, move |cancel| {
+                respond(plugin, context, turn_id, request, cancel)
+            })
+        })
+    }
+
+    fn cancel(&self, token: u64) {
+        shielded((), || self.jobs.cancel(token));
+    }
+
+    fn close(&self, token: u64) {
+        let (plugin, context) = (Arc::clone(&self.instance.plugin), self.context.clone());
+        let closed = async move { plugin.session_closed(context.session_id()).await };
+        shielded((), || self.jobs.close(self.instance.runtime, &self.context, token, closed));
+    }
+
+    fn wake_when_ready(&self, waker: WakerBox) {
+        self.jobs.wake_when_ready(waker);
+    }
+}
+
+async fn respond<P: Llm>(
+    plugin: Arc<P>,
+    context: SessionContext,
+    turn_id: u64,
+    request: LlmRequest,
+    cancel: Arc<Notify>,
+) -> Outcome {
+    let belongs = Belongs { turn_id };
+    let started = LlmRequestStartedEvent {
+        prompt: request.prompt().to_owned(),
+        model: None,
+        request_id: request.request_id.clone(),
+        eager: request.eager,
+    };
+    let request_id = request.request_id.clone();
+    let reply = LlmReply {
+        context: context.clone(),
+        belongs,
+        request_id: request_id.as_str().into(),
+        asked: Instant::now(),
+        state: Arc::default(),
+    };
+    let work = async {
+        reply.emit(started).await?;
+        plugin.respond(request, reply.clone()).await?;
+        reply.emit(reply.finished()).await
+    };
+    match until_cancelled(&cancel, work).await {
+        Some(Ok(())) => Outcome::COMPLETED,
+        None => {
+            let partial_text = Some(reply.state().text.clone());
+            // A closed session takes no events, and wants none.
+            let _ = reply.emit(LlmResponseAbortedEvent { reason: None, partial_text }).await;
+            Outcome::CANCELLED
+        }
+        Some(Err(error)) => {
+            let event = LlmErrorEvent {
+                error: Some(error.info()),
+                error_code: Some(error.code().into()),
+                context: None,
+                is_recoverable: error.is_recoverable(),
+                error_message: error.to_string(),
+                request_id: Some(request_id),
+            };
+            let _ = reply.emit(event).await;
+            Outcome::FAILED
+        }
+    }
+}
+
+/// Used by `export_plugin!`.
+#[doc(hidden)]
+#[must_use]
+pub const fn capability<P: Llm>() -> Capability<P> {
+    Capability {
+        kind: "llm",
+        declare: |events: &mut EventDeclarations| {
+            events
+                .declare::<LlmRequestStartedEvent>()
+                .declare::<LlmResponseDeltaEvent>()
+                .declare::<LlmResponseFinalEvent>()
+                .declare::<LlmResponseAbortedEvent>()
+                .declare::<LlmErrorEvent>();
+        },
+        object: |instance| CapabilityObject::new(LlmBox::from_value(Object(instance.clone()), TD_Opaque)),
+    }
+}
