@@ -1,1 +1,7 @@
-fn main() {}
+//! The command `antiphon`: arguments in, exit code out. What it does is in the library; how it says it is in `cli`.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -7,7 +7,9 @@
 //! Rules that hold for every function here:
 //! - It never blocks and never unwinds. Work is queued: a command answers [`Status::ACCEPTED`], [`Status::FULL`]
 //!   (register a waker, then try again), or [`Status::CLOSED`].
-//! - A command with a token other than 0 is answered by exactly one `finished(token, ..)` on the session's sink.
+//! - An accepted command with a token other than 0 is answered by exactly one `finished(token, ..)` on the session's
+//!   sink. `close` is always accepted, also a second time.
+//! - To drop a session's object is to close it, with nobody to answer.
 //! - Nobody frees the other's memory: owned values carry the functions that free them.
 //! - Published traits never change; a new version is a new trait under a new version number.
 #![expect(
@@ -17,23 +19,25 @@
 #![allow(non_local_definitions, reason = "abi_stable's macros put impls into constants")]
 #![allow(missing_docs, reason = "abi_stable's macros generate undocumented items")]
 
+mod capability;
 mod media;
+mod status;
 
+use std::sync::atomic::AtomicU64;
+
+pub use self::{
+    capability::{Capability, CapabilityObject, LayoutMismatch},
+    media::{AudioV1, MediaError, VideoV1},
+    status::{Outcome, Status},
+};
+pub use abi_stable;
 use abi_stable::{
-    StableAbi,
-    abi_stability::check_layout_compatibility,
-    declare_root_module_statics,
+    StableAbi, declare_root_module_statics,
     library::{LibHeader, RootModule},
-    pointer_trait::TransmuteElement,
     sabi_trait,
     sabi_types::VersionStrings,
     std_types::{RArc, RBox, ROption, RResult, RSlice, RStr, RString, RVec},
-    type_layout::TypeLayout,
 };
-use std::sync::atomic::AtomicU64;
-
-pub use self::media::{AudioV1, MediaError, VideoV1};
-pub use abi_stable;
 
 /// Version of the root; it says how to get at everything else.
 pub const ABI_VERSION: u32 = 1;
@@ -49,6 +53,9 @@ pub const CAPABILITY_V1: u32 = 1;
 
 /// Event types that one plugin can declare: the bits of [`InterestV1`].
 pub const MAX_EVENT_TYPES: usize = 256;
+
+/// Stands for audio where the index of an event type stands for its events.
+pub const OUTPUT_AUDIO: u32 = u32::MAX;
 
 /// What a library exports.
 #[repr(C)]
@@ -86,30 +93,6 @@ pub type TtsBox = TtsV1_TO<'static, RBox<()>>;
 pub type TtsSessionBox = TtsSessionV1_TO<'static, RBox<()>>;
 pub type VisionBox = VisionV1_TO<'static, RBox<()>>;
 pub type VisionSessionBox = VisionSessionV1_TO<'static, RBox<()>>;
-
-/// Answer to a command or an event.
-#[repr(transparent)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, StableAbi)]
-pub struct Status(u32);
-
-impl Status {
-    pub const ACCEPTED: Self = Self(0);
-    pub const FULL: Self = Self(1);
-    pub const CLOSED: Self = Self(2);
-    /// Not understood: an unknown event index, or a payload that cannot be read. Trying again is of no use.
-    pub const REFUSED: Self = Self(3);
-}
-
-/// How a command ended.
-#[repr(transparent)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, StableAbi)]
-pub struct Outcome(u32);
-
-impl Outcome {
-    pub const COMPLETED: Self = Self(0);
-    pub const FAILED: Self = Self(1);
-    pub const CANCELLED: Self = Self(2);
-}
 
 /// An error that crosses.
 #[repr(C)]
@@ -168,9 +151,10 @@ pub trait SinkV1: Send + Sync {
     fn audio(&self, token: u64, audio: AudioV1) -> Status;
     /// A command has ended.
     fn finished(&self, token: u64, outcome: Outcome);
-    /// Calls the waker once, soon after there may be room for what was answered with `FULL`.
+    /// Calls the waker once, as soon as there may be room for an output: the events of a type by its index, or
+    /// [`OUTPUT_AUDIO`].
     #[sabi(last_prefix_field)]
-    fn wake_when_ready(&self, waker: WakerBox);
+    fn wake_when_ready(&self, output: u32, waker: WakerBox);
 }
 
 /// A running plugin.
@@ -285,87 +269,6 @@ pub trait VisionSessionV1: Send + Sync {
     fn close(&self, token: u64);
     #[sabi(last_prefix_field)]
     fn wake_when_ready(&self, waker: WakerBox);
-}
-
-/// A capability's object with its type erased, and the layout by which the host recognises it.
-///
-/// The root's own layout must not mention the capability traits, or no host could ever learn a new one.
-#[repr(C)]
-#[derive(StableAbi)]
-pub struct CapabilityObject {
-    object: RBox<()>,
-    layout: extern "C" fn() -> *const (),
-}
-
-// SAFETY: only capability objects are put in (`CapabilityObject::new`), and all of them are `Send + Sync`.
-unsafe impl Send for CapabilityObject {}
-// SAFETY: as above.
-unsafe impl Sync for CapabilityObject {}
-
-/// Why a capability object was not accepted.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "its {capability} object has another layout than the host's: it was built with an incompatible antiphon-plugin-api"
-)]
-pub struct LayoutMismatch {
-    capability: &'static str,
-}
-
-/// The object types that a [`CapabilityObject`] can hold.
-///
-/// # Safety
-///
-/// Implemented in this file alone, for the `_TO` types of the capability traits.
-pub unsafe trait Capability: StableAbi + Send + Sync + Sized + 'static {
-    const NAME: &'static str;
-}
-
-// SAFETY: the `_TO` type of a capability trait.
-unsafe impl Capability for TurnBox {
-    const NAME: &'static str = "turn";
-}
-// SAFETY: the `_TO` type of a capability trait.
-unsafe impl Capability for SttBox {
-    const NAME: &'static str = "stt";
-}
-// SAFETY: the `_TO` type of a capability trait.
-unsafe impl Capability for LlmBox {
-    const NAME: &'static str = "llm";
-}
-// SAFETY: the `_TO` type of a capability trait.
-unsafe impl Capability for TtsBox {
-    const NAME: &'static str = "tts";
-}
-// SAFETY: the `_TO` type of a capability trait.
-unsafe impl Capability for VisionBox {
-    const NAME: &'static str = "vision";
-}
-
-impl CapabilityObject {
-    pub fn new<C: Capability>(object: C) -> Self {
-        extern "C" fn layout<C: Capability>() -> *const () {
-            std::ptr::from_ref::<TypeLayout>(C::LAYOUT).cast()
-        }
-        // SAFETY: an `RBox` of any sized type is a pointer and a vtable that knows how to drop it; `into_object`
-        // restores the type after it has compared the layouts.
-        let object = unsafe { RBox::new(object).transmute_element::<()>() };
-        Self { object, layout: layout::<C> }
-    }
-
-    /// The object, if it is what the host calls `C`.
-    ///
-    /// # Errors
-    ///
-    /// [`LayoutMismatch`] when the plugin's idea of the trait is another one.
-    pub fn into_object<C: Capability>(self) -> Result<C, LayoutMismatch> {
-        // SAFETY: `layout` returns a `&'static TypeLayout` of abi_stable, whose version the entry header has checked.
-        let layout = unsafe { &*(self.layout)().cast::<TypeLayout>() };
-        check_layout_compatibility(C::LAYOUT, layout)
-            .into_result()
-            .map_err(|_| LayoutMismatch { capability: C::NAME })?;
-        // SAFETY: the layouts agree, so `new` was called with what is `C` here.
-        Ok(RBox::into_inner(unsafe { self.object.transmute_element::<C>() }))
-    }
 }
 
 /// The value of the entry symbol for the plugin whose root `constructor` makes.

@@ -1,6 +1,10 @@
 //! What author code reaches the host by: the session's sink, and the plugin's event types.
 
-use std::{any::TypeId, fmt, sync::Arc, sync::atomic::Ordering};
+use std::{
+    any::TypeId,
+    fmt,
+    sync::{Arc, Mutex, atomic::Ordering},
+};
 
 use abi_stable::std_types::{RArc, RSlice};
 use antiphon_core::{
@@ -10,8 +14,9 @@ use antiphon_core::{
 
 use crate::{
     PluginError,
-    abi::{AudioV1, EventHeaderV1, InterestV1, MAX_EVENT_TYPES, Outcome, SinkBox, Status},
-    runtime::when_ready,
+    abi::{AudioV1, EventHeaderV1, InterestV1, MAX_EVENT_TYPES, OUTPUT_AUDIO, Outcome, SinkBox, Status},
+    gate::Gate,
+    runtime::{lock, when_ready},
 };
 
 /// The event types that a plugin declares, in the order of their indices.
@@ -63,18 +68,16 @@ struct Inner {
     shared: Arc<PluginShared>,
     session_id: String,
     sink: SinkBox,
-}
-
-/// What an event of a plugin belongs to.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Belongs {
-    /// 0 when not known.
-    pub(crate) turn_id: u64,
+    /// Closed as soon as the session is told to close.
+    gate: Gate,
+    /// Tokens of those who closed the session; none once it has ended.
+    closers: Mutex<Option<Vec<u64>>>,
 }
 
 impl SessionContext {
     pub(crate) fn new(shared: Arc<PluginShared>, session_id: String, sink: SinkBox) -> Self {
-        Self { inner: Arc::new(Inner { shared, session_id, sink }) }
+        let closers = Mutex::new(Some(Vec::new()));
+        Self { inner: Arc::new(Inner { shared, session_id, sink, gate: Gate::new(), closers }) }
     }
 
     /// Id of the session.
@@ -106,13 +109,43 @@ impl SessionContext {
     ///
     /// Dropping the future before it is ready drops the event.
     pub async fn emit<T: EventPayload>(&self, event: T) -> Result<(), PluginError> {
-        self.emit_as(event, Belongs::default()).await
+        self.emit_through(&self.inner.gate, 0, event).await
     }
 
-    pub(crate) async fn emit_as<T: EventPayload>(
+    /// Emits an event of a turn (0 when not known) as long as its gate is open.
+    pub(crate) async fn emit_through<T: EventPayload>(
+        &self,
+        gate: &Gate,
+        turn_id: u64,
+        event: T,
+    ) -> Result<(), PluginError> {
+        if gate.is_closed() {
+            return Err(PluginError::cancelled());
+        }
+        self.send(event, turn_id, |output| gate.pass(output)).await
+    }
+
+    /// Emits what this crate says of a command or session that author code has nothing to add to. Once the session is
+    /// told to close, a host without room has to do without.
+    pub(crate) async fn emit_last<T: EventPayload>(&self, turn_id: u64, event: T) {
+        tokio::select! {
+            biased;
+            sent = self.send(event, turn_id, |output| output()) => {
+                if let Err(error) = sent {
+                    tracing::debug!("{} was not taken: {error}", T::NAME);
+                }
+            }
+            () = self.inner.gate.closed() => {
+                tracing::warn!("{} was dropped: its session was closed while the host had no room", T::NAME);
+            }
+        }
+    }
+
+    async fn send<T: EventPayload>(
         &self,
         event: T,
-        belongs: Belongs,
+        turn_id: u64,
+        pass: impl Fn(&dyn Fn() -> Status) -> Status,
     ) -> Result<(), PluginError> {
         let Some(index) = self.inner.shared.events.index_of::<T>() else {
             let text = format!("{} is not declared: name it in `Plugin::declare`", T::NAME);
@@ -126,22 +159,23 @@ impl SessionContext {
             type_index: u32::try_from(index).expect("an index is below 256"),
             reserved: 0,
             emitted_unix_ns: unix_nanos(),
-            turn_id: belongs.turn_id,
+            turn_id,
             causation_id: [0; 16],
         };
         let sink = &self.inner.sink;
         let status = when_ready(
-            || sink.emit(&header, RSlice::from_slice(&payload)),
-            |waker| sink.wake_when_ready(waker),
+            || pass(&|| sink.emit(&header, RSlice::from_slice(&payload))),
+            |waker| sink.wake_when_ready(header.type_index, waker),
         );
         answer(status.await, T::NAME)
     }
 
-    pub(crate) async fn audio(&self, token: u64, audio: &AudioChunk) -> Result<(), PluginError> {
+    /// Gives audio of a command as long as its gate is open.
+    pub(crate) async fn audio(&self, gate: &Gate, token: u64, audio: &AudioChunk) -> Result<(), PluginError> {
         let sink = &self.inner.sink;
         let status = when_ready(
-            || sink.audio(token, AudioV1::from(audio.clone())),
-            |waker| sink.wake_when_ready(waker),
+            || gate.pass(|| sink.audio(token, AudioV1::from(audio.clone()))),
+            |waker| sink.wake_when_ready(OUTPUT_AUDIO, waker),
         );
         answer(status.await, "audio")
     }
@@ -150,6 +184,33 @@ impl SessionContext {
         if token != 0 {
             self.inner.sink.finished(token, outcome);
         }
+    }
+
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.inner.gate
+    }
+
+    /// Tells the session to end, and remembers whom to answer when it has. Whether this is the first to say so.
+    pub(crate) fn close(&self, token: u64) -> bool {
+        self.inner.gate.close();
+        let closers = {
+            let mut closers = lock(&self.inner.closers);
+            closers.as_mut().map(|tokens| {
+                tokens.push(token);
+                tokens.len()
+            })
+        };
+        if closers.is_none() {
+            self.finished(token, Outcome::COMPLETED);
+        }
+        closers == Some(1)
+    }
+
+    /// The session has ended: nothing comes after this but the answers to who closed it.
+    pub(crate) fn ended(&self) {
+        self.inner.gate.settle();
+        let tokens = lock(&self.inner.closers).take();
+        tokens.into_iter().flatten().for_each(|token| self.finished(token, Outcome::COMPLETED));
     }
 }
 

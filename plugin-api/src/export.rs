@@ -1,15 +1,16 @@
 //! `export_plugin!`, and what it leads to.
 
-use std::{marker::PhantomData, sync::Arc};
+use std::sync::Arc;
 
 use abi_stable::{
     erased_types::TD_Opaque,
     library::{__call_root_module_loader, LibHeader, RootModuleResult},
     prefix_type::PrefixTypeTrait,
-    std_types::{ROption, RResult, RSlice, RStr, RVec},
+    std_types::{RArc, ROption, RResult, RSlice, RStr, RVec},
 };
 use antiphon_core::event::catalogue;
 use schemars::generate::SchemaSettings;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::runtime::Handle;
 
@@ -17,11 +18,12 @@ use crate::{
     CapabilityDeclaration, EventDeclaration, EventDeclarations, Plugin, PluginContext, PluginError,
     PluginManifest,
     abi::{
-        ABI_VERSION, API_VERSION, AbiError, CAPABILITY_V1, CapabilityObject, HostBox, PluginBox, PluginRoot,
-        PluginRootRef, PluginV1, WakerBox,
+        ABI_VERSION, API_VERSION, AbiError, CAPABILITY_V1, CapabilityObject, HostBox, InterestV1, PluginBox,
+        PluginRoot, PluginRootRef, PluginV1, WakerBox,
     },
     context::PluginShared,
-    runtime, trace,
+    runtime::{self, Held},
+    trace,
 };
 
 /// Exports a plugin from its library: the only macro that a plugin needs.
@@ -52,21 +54,18 @@ use crate::{
 macro_rules! export_plugin {
     (name: $name:literal, plugin: $plugin:ty, capabilities: [$($capability:ident),+ $(,)?] $(,)?) => {
         const _: () = {
-            struct Export;
-
-            impl $crate::__private::Exported for Export {
-                type Plugin = $plugin;
+            impl $crate::__private::Exported for $plugin {
                 const NAME: &'static str = $name;
                 const VERSION: &'static str = env!("CARGO_PKG_VERSION");
                 const DESCRIPTION: &'static str = env!("CARGO_PKG_DESCRIPTION");
                 const LICENSE: &'static str = env!("CARGO_PKG_LICENSE");
-                const CAPABILITIES: &'static [$crate::export::Capability<$plugin>] =
-                    &[$($crate::$capability::capability::<$plugin>()),+];
+                const CAPABILITIES: &'static [$crate::export::Capability<Self>] =
+                    &[$($crate::$capability::capability::<Self>()),+];
             }
 
             #[used]
             #[unsafe(export_name = "antiphon_plugin_entry")]
-            pub static ENTRY: $crate::abi::abi_stable::library::LibHeader = $crate::__private::header::<Export>();
+            pub static ENTRY: $crate::abi::abi_stable::library::LibHeader = $crate::__private::header::<$plugin>();
 
             const TEXT: &str = concat!(
                 "{\"name\":\"", $name,
@@ -95,9 +94,11 @@ macro_rules! api_version {
 }
 
 /// What `export_plugin!` says of a plugin.
-pub trait Exported: 'static {
-    /// The plugin.
-    type Plugin: Plugin;
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not exported",
+    label = "expected a plugin that `export_plugin!` names"
+)]
+pub trait Exported: Plugin {
     /// Its name.
     const NAME: &'static str;
     /// Its version.
@@ -107,11 +108,11 @@ pub trait Exported: 'static {
     /// Its licence.
     const LICENSE: &'static str;
     /// What it can do.
-    const CAPABILITIES: &'static [Capability<Self::Plugin>];
+    const CAPABILITIES: &'static [Capability<Self>];
 }
 
 /// One capability of a plugin: what it declares, and how its object is made.
-pub struct Capability<P> {
+pub struct Capability<P: Plugin> {
     /// Its name, as in the manifest.
     pub kind: &'static str,
     /// Declares the events of such plugins.
@@ -120,13 +121,13 @@ pub struct Capability<P> {
 }
 
 /// A started plugin, shared by its capability objects and their sessions.
-pub struct Instance<P> {
-    pub(crate) plugin: Arc<P>,
+pub struct Instance<P: Plugin> {
+    pub(crate) plugin: Arc<Held<P>>,
     pub(crate) shared: Arc<PluginShared>,
     pub(crate) runtime: &'static Handle,
 }
 
-impl<P> Clone for Instance<P> {
+impl<P: Plugin> Clone for Instance<P> {
     fn clone(&self) -> Self {
         Self { plugin: Arc::clone(&self.plugin), shared: Arc::clone(&self.shared), runtime: self.runtime }
     }
@@ -143,7 +144,8 @@ extern "C" fn constructor<E: Exported>() -> RootModuleResult {
 }
 
 /// The root module.
-pub(crate) fn root<E: Exported>() -> PluginRootRef {
+#[must_use]
+pub fn root<E: Exported>() -> PluginRootRef {
     PluginRoot { abi_version: ABI_VERSION, manifest: manifest_bytes::<E>, create: create::<E> }
         .leak_into_prefix()
 }
@@ -153,7 +155,7 @@ fn declarations<E: Exported>() -> EventDeclarations {
     for capability in E::CAPABILITIES {
         (capability.declare)(&mut events);
     }
-    E::Plugin::declare(&mut events);
+    E::declare(&mut events);
     events
 }
 
@@ -176,7 +178,7 @@ pub(crate) fn manifest<E: Exported>() -> PluginManifest {
         license: E::LICENSE.into(),
         abi_version: ABI_VERSION,
         api_version: API_VERSION.into(),
-        rank: E::Plugin::RANK,
+        rank: E::RANK,
         capabilities: E::CAPABILITIES
             .iter()
             .map(|capability| CapabilityDeclaration { kind: capability.kind.into(), version: CAPABILITY_V1 })
@@ -188,7 +190,7 @@ pub(crate) fn manifest<E: Exported>() -> PluginManifest {
 
 fn settings_schema<E: Exported>() -> Value {
     let generator = SchemaSettings::draft2020_12().into_generator();
-    generator.into_root_schema_for::<<E::Plugin as Plugin>::Config>().to_value()
+    generator.into_root_schema_for::<E::Config>().to_value()
 }
 
 extern "C" fn manifest_bytes<E: Exported>() -> RVec<u8> {
@@ -200,52 +202,58 @@ extern "C" fn manifest_bytes<E: Exported>() -> RVec<u8> {
 extern "C" fn create<E: Exported>(host: HostBox, config: RSlice<'_, u8>) -> RResult<PluginBox, AbiError> {
     let failed = |error: PluginError| RResult::RErr(error.into());
     let panicked = failed(PluginError::panic("the plugin panicked while it was started".into()));
-    runtime::shielded(panicked, || match start::<E>(host, config.as_slice()) {
-        Ok(plugin) => RResult::ROk(plugin),
-        Err(error) => failed(error),
+    runtime::shielded(panicked, || {
+        let interest = host.interest();
+        trace::install(host);
+        match start::<E>(interest, config.as_slice()) {
+            Ok(plugin) => RResult::ROk(plugin),
+            Err(error) => failed(error),
+        }
     })
 }
 
-fn start<E: Exported>(host: HostBox, config: &[u8]) -> Result<PluginBox, PluginError> {
-    let interest = host.interest();
-    trace::install(host);
+/// Starts an instance, from a thread that may block.
+pub(crate) fn start<E: Exported>(
+    interest: RArc<InterestV1>,
+    config: &[u8],
+) -> Result<PluginBox, PluginError> {
     let runtime = runtime::handle(E::NAME)?;
-    let config = serde_json::from_slice(config)
-        .map_err(|error| PluginError::new("settings", format!("the settings do not fit: {error}")).fatal())?;
+    let config = settings::<E::Config>(config)?;
     let shared = Arc::new(PluginShared { events: declarations::<E>(), interest });
-    // Called from a thread of the host that may block; the work itself runs on the plugin's runtime, where `spawn`
-    // and timers of author code belong to it.
+    // The work itself runs on the plugin's runtime, where `spawn` and timers of author code belong to it.
     let context = PluginContext { name: E::NAME };
-    let started = runtime.spawn(runtime::guarded(E::Plugin::start(config, context)));
+    let started = runtime.spawn(runtime::guarded(async move { E::start(config, context).await }));
     let plugin = runtime
         .block_on(started)
         .map_err(|_| PluginError::panic("the plugin's runtime has ended".into()))??;
-    let instance = Instance { plugin: Arc::new(plugin), shared, runtime };
-    Ok(PluginBox::from_value(PluginObject::<E> { instance, export: PhantomData }, TD_Opaque))
+    let instance = Instance { plugin: Arc::new(Held::new(plugin, runtime)), shared, runtime };
+    Ok(PluginBox::from_value(PluginObject(instance), TD_Opaque))
 }
 
-struct PluginObject<E: Exported> {
-    instance: Instance<E::Plugin>,
-    export: PhantomData<fn() -> E>,
+fn settings<C: DeserializeOwned>(bytes: &[u8]) -> Result<C, PluginError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| PluginError::new("settings", format!("the settings do not fit: {error}")).fatal())
 }
+
+struct PluginObject<E: Exported>(Instance<E>);
 
 impl<E: Exported> PluginV1 for PluginObject<E> {
     fn query(&self, capability: RStr<'_>, version: u32) -> ROption<CapabilityObject> {
         let found = E::CAPABILITIES
             .iter()
             .find(|known| known.kind == capability.as_str() && version == CAPABILITY_V1)
-            .and_then(|known| runtime::shielded(None, || Some((known.object)(&self.instance))));
+            .and_then(|known| runtime::shielded(None, || Some((known.object)(&self.0))));
         found.into()
     }
 
     fn stop(&self, done: WakerBox) {
-        let plugin = Arc::clone(&self.instance.plugin);
-        self.instance.runtime.spawn(async move {
-            let stopped = runtime::guarded(async {
-                plugin.stop().await;
-                Ok(())
-            });
-            if let Err(error) = stopped.await {
+        let plugin = Arc::clone(&self.0.plugin);
+        let stopped = async move {
+            plugin.stop().await;
+            Ok(())
+        };
+        self.0.runtime.spawn(async move {
+            if let Err(error) = runtime::guarded(stopped).await {
                 tracing::error!("the plugin failed while it was stopped: {error}");
             }
             done.wake();
@@ -254,7 +262,7 @@ impl<E: Exported> PluginV1 for PluginObject<E> {
 }
 
 /// What a session of this plugin reaches the host by.
-pub(crate) fn context_of<P>(
+pub(crate) fn context_of<P: Plugin>(
     instance: &Instance<P>,
     session_id: RStr<'_>,
     sink: crate::abi::SinkBox,

@@ -41,6 +41,7 @@ mod context;
 mod error;
 #[doc(hidden)]
 pub mod export;
+mod gate;
 pub mod llm;
 mod manifest;
 mod plugin;

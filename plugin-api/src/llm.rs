@@ -2,7 +2,7 @@
 
 use std::{
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use abi_stable::{
@@ -18,14 +18,14 @@ use antiphon_core::event::{
     values::{Message, Role, TokenUsage},
 };
 use serde::{Deserialize, Serialize};
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
 
 use crate::{
     EventDeclarations, Plugin, PluginError, SessionContext,
     abi::{CapabilityObject, LlmBox, LlmSessionBox, LlmSessionV1, LlmV1, Outcome, SinkBox, Status, WakerBox},
-    context::Belongs,
     export::{Capability, Instance, context_of},
-    runtime::{Jobs, shielded, until_cancelled},
+    gate::Gate,
+    runtime::{Held, Jobs, lock, shielded, until_cancelled},
 };
 
 /// A plugin that answers.
@@ -40,7 +40,7 @@ pub trait Llm: Plugin {
     ///
     /// # Cancel safety
     ///
-    /// The future is dropped when the request is cancelled.
+    /// The future is dropped when the request is cancelled; from then on `reply` answers with an error.
     fn respond(
         &self,
         request: LlmRequest,
@@ -81,7 +81,8 @@ impl LlmRequest {
 #[derive(Debug, Clone)]
 pub struct LlmReply {
     context: SessionContext,
-    belongs: Belongs,
+    gate: Arc<Gate>,
+    turn_id: u64,
     request_id: Arc<str>,
     asked: Instant,
     state: Arc<Mutex<ReplyState>>,
@@ -98,11 +99,11 @@ struct ReplyState {
 }
 
 impl LlmReply {
-    /// Adds a piece to the answer. Empty pieces are passed over.
+    /// Adds a piece to the answer. Empty pieces are passed over. Waits while the host has no room.
     ///
     /// # Errors
     ///
-    /// The session is closed.
+    /// `cancelled` when the request is cancelled or has ended.
     pub async fn text(&self, piece: impl Into<String>) -> Result<(), PluginError> {
         let delta: String = piece.into();
         if delta.is_empty() {
@@ -110,22 +111,25 @@ impl LlmReply {
         }
         let event = {
             let mut state = self.state();
-            let is_first_chunk = state.pieces == 0;
+            let sequence_number = state.pieces;
+            state.pieces += 1;
+            let is_first_chunk = sequence_number == 0;
             if is_first_chunk {
                 state.first_piece_ms = Some(self.elapsed_ms());
             }
-            state.text.push_str(&delta);
-            state.pieces += 1;
             LlmResponseDeltaEvent {
-                delta,
+                delta: delta.clone(),
                 item_id: Some(self.request_id.to_string()),
-                sequence_number: Some(state.pieces - 1),
+                sequence_number: Some(sequence_number),
                 is_first_chunk,
                 time_to_first_token_ms: state.first_piece_ms.filter(|_| is_first_chunk),
                 ..LlmResponseDeltaEvent::default()
             }
         };
-        self.context.emit_as(event, self.belongs).await
+        self.emit(event).await?;
+        // What the host did not take was not said.
+        self.state().text.push_str(&delta);
+        Ok(())
     }
 
     /// Says which model answers.
@@ -147,9 +151,9 @@ impl LlmReply {
     ///
     /// # Errors
     ///
-    /// As [`SessionContext::emit`].
+    /// As [`SessionContext::emit`]; `cancelled` also when the request is cancelled or has ended.
     pub async fn emit<T: EventPayload>(&self, event: T) -> Result<(), PluginError> {
-        self.context.emit_as(event, self.belongs).await
+        self.context.emit_through(&self.gate, self.turn_id, event).await
     }
 
     /// The session.
@@ -159,7 +163,7 @@ impl LlmReply {
     }
 
     fn state(&self) -> MutexGuard<'_, ReplyState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn elapsed_ms(&self) -> f64 {
@@ -186,14 +190,16 @@ struct Object<P>(Instance<P>);
 impl<P: Llm> LlmV1 for Object<P> {
     fn open(&self, session_id: RStr<'_>, sink: SinkBox) -> LlmSessionBox {
         let context = context_of(&self.0, session_id, sink);
-        LlmSessionBox::from_value(Session { instance: self.0.clone(), context, jobs: Jobs::new() }, TD_Opaque)
+        let (plugin, over) = (Arc::clone(&self.0.plugin), context.clone());
+        let closed = async move { plugin.session_closed(over.session_id()).await };
+        let jobs = Jobs::new(self.0.runtime, context, closed);
+        LlmSessionBox::from_value(Session { plugin: Arc::clone(&self.0.plugin), jobs }, TD_Opaque)
     }
 }
 
-struct Session<P> {
-    instance: Instance<P>,
-    context: SessionContext,
-    jobs: Arc<Jobs>,
+struct Session<P: Llm> {
+    plugin: Arc<Held<P>>,
+    jobs: Jobs,
 }
 
 impl<P: Llm> LlmSessionV1 for Session<P> {
@@ -202,21 +208,17 @@ impl<P: Llm> LlmSessionV1 for Session<P> {
             let Ok(request) = rmp_serde::from_slice::<LlmRequest>(request.as_slice()) else {
                 return Status::REFUSED;
             };
-            let (plugin, context) = (Arc::clone(&self.instance.plugin), self.context.clone());
-            self.jobs.start(self.instance.runtime, &self.context, token, move |cancel| {
-                respond(plugin, context, turn_id, request, cancel)
-            })
+            let (plugin, context) = (Arc::clone(&self.plugin), self.jobs.context().clone());
+            self.jobs.start(token, move |gate| respond(plugin, context, gate, turn_id, request))
         })
     }
 
     fn cancel(&self, token: u64) {
-        shielded((), || self.jobs.cancel(token));
+        self.jobs.cancel(token);
     }
 
     fn close(&self, token: u64) {
-        let (plugin, context) = (Arc::clone(&self.instance.plugin), self.context.clone());
-        let closed = async move { plugin.session_closed(context.session_id()).await };
-        shielded((), || self.jobs.close(self.instance.runtime, &self.context, token, closed));
+        self.jobs.close(token);
     }
 
     fn wake_when_ready(&self, waker: WakerBox) {
@@ -225,13 +227,12 @@ impl<P: Llm> LlmSessionV1 for Session<P> {
 }
 
 async fn respond<P: Llm>(
-    plugin: Arc<P>,
+    plugin: Arc<Held<P>>,
     context: SessionContext,
+    gate: Arc<Gate>,
     turn_id: u64,
     request: LlmRequest,
-    cancel: Arc<Notify>,
 ) -> Outcome {
-    let belongs = Belongs { turn_id };
     let started = LlmRequestStartedEvent {
         prompt: request.prompt().to_owned(),
         model: None,
@@ -240,23 +241,26 @@ async fn respond<P: Llm>(
     };
     let request_id = request.request_id.clone();
     let reply = LlmReply {
-        context: context.clone(),
-        belongs,
+        context,
+        gate: Arc::clone(&gate),
+        turn_id,
         request_id: request_id.as_str().into(),
         asked: Instant::now(),
         state: Arc::default(),
     };
     let work = async {
         reply.emit(started).await?;
-        plugin.respond(request, reply.clone()).await?;
-        reply.emit(reply.finished()).await
+        plugin.respond(request, reply.clone()).await
     };
-    match until_cancelled(&cancel, work).await {
-        Some(Ok(())) => Outcome::COMPLETED,
+    match until_cancelled(&gate, work).await {
+        Some(Ok(())) => {
+            reply.context.emit_last(turn_id, reply.finished()).await;
+            Outcome::COMPLETED
+        }
         None => {
             let partial_text = Some(reply.state().text.clone());
-            // A closed session takes no events, and wants none.
-            let _ = reply.emit(LlmResponseAbortedEvent { reason: None, partial_text }).await;
+            let event = LlmResponseAbortedEvent { reason: None, partial_text };
+            reply.context.emit_last(turn_id, event).await;
             Outcome::CANCELLED
         }
         Some(Err(error)) => {
@@ -268,7 +272,7 @@ async fn respond<P: Llm>(
                 error_message: error.to_string(),
                 request_id: Some(request_id),
             };
-            let _ = reply.emit(event).await;
+            reply.context.emit_last(turn_id, event).await;
             Outcome::FAILED
         }
     }

@@ -3,31 +3,34 @@
 //!
 //! Nothing here blocks the calling thread, which is the host's, and no panic of author code passes it.
 
+mod jobs;
+mod serial;
+
 use std::{
-    collections::HashMap,
-    future::Future,
-    panic::AssertUnwindSafe,
+    future::{Future, poll_fn},
+    ops::Deref,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    task::Poll,
 };
 
 use abi_stable::erased_types::TD_Opaque;
 use antiphon_core::event::values::panic_message;
-use futures_util::FutureExt;
 use tokio::{
     runtime::{Builder, Handle, Runtime},
-    sync::{Notify, mpsc},
+    sync::Notify,
 };
 
+pub(crate) use self::{
+    jobs::{Jobs, until_cancelled},
+    serial::{Commands, Serial, spawn_serial},
+};
 use crate::{
-    PluginError, SessionContext,
-    abi::{Outcome, Status, WakerBox, WakerV1},
+    PluginError,
+    abi::{Status, WakerBox, WakerV1},
+    gate::Gate,
 };
-
-/// Commands that may wait for a session: five seconds of 20 ms chunks.
-const COMMAND_CAPACITY: usize = 256;
-
-/// Jobs of one session that may run at a time.
-const MAX_JOBS: usize = 64;
 
 /// The runtime of this library; made at first use, never ended, because the library is never unloaded.
 pub(crate) fn handle(name: &str) -> Result<&'static Handle, PluginError> {
@@ -40,17 +43,63 @@ pub(crate) fn handle(name: &str) -> Result<&'static Handle, PluginError> {
     Ok(RUNTIME.get().expect("set above").handle())
 }
 
-/// Runs author code so that a panic becomes an error.
-pub(crate) async fn guarded<T>(work: impl Future<Output = Result<T, PluginError>>) -> Result<T, PluginError> {
-    match AssertUnwindSafe(work).catch_unwind().await {
-        Ok(result) => result,
-        Err(panic) => Err(PluginError::panic(panic_message(&*panic))),
+/// The author's plugin. It is dropped on its runtime, whoever lets go of it last: its `Drop` may block or panic.
+pub(crate) struct Held<P: Send + 'static> {
+    plugin: Option<P>,
+    runtime: &'static Handle,
+}
+
+impl<P: Send + 'static> Held<P> {
+    pub(crate) fn new(plugin: P, runtime: &'static Handle) -> Self {
+        Self { plugin: Some(plugin), runtime }
     }
+}
+
+impl<P: Send + 'static> Deref for Held<P> {
+    type Target = P;
+
+    fn deref(&self) -> &P {
+        self.plugin.as_ref().expect("taken in `drop` alone")
+    }
+}
+
+impl<P: Send + 'static> Drop for Held<P> {
+    fn drop(&mut self) {
+        let plugin = self.plugin.take();
+        self.runtime.spawn(async move { drop(plugin) });
+    }
+}
+
+/// Runs author code so that a panic becomes an error, also one while its future is dropped. `None` when the gate was
+/// closed before the end, and when the code failed because it was.
+pub(crate) async fn guarded_until<T>(
+    gate: &Gate,
+    work: impl Future<Output = Result<T, PluginError>>,
+) -> Option<Result<T, PluginError>> {
+    let mut work = pin!(Some(work));
+    let polled = poll_fn(|context| {
+        let work = work.as_mut().as_pin_mut().expect("dropped below");
+        catch_unwind(AssertUnwindSafe(|| work.poll(context)))
+            .unwrap_or_else(|panic| Poll::Ready(Err(PluginError::panic(panic_message(&*panic)))))
+    });
+    let result = tokio::select! {
+        biased;
+        () = gate.closed() => None,
+        result = polled => Some(result),
+    };
+    // Here and not at the end of the function, where nobody could catch a panic. It is reported where it happens.
+    let _ = catch_unwind(AssertUnwindSafe(|| work.set(None)));
+    result.filter(|result| result.is_ok() || !gate.is_closed())
+}
+
+/// Runs author code that nobody stops.
+pub(crate) async fn guarded<T>(work: impl Future<Output = Result<T, PluginError>>) -> Result<T, PluginError> {
+    guarded_until(&Gate::new(), work).await.expect("the gate stays open")
 }
 
 /// Runs code that was called from the other side of the ABI; a panic, which is a bug of this crate, becomes `otherwise`.
 pub(crate) fn shielded<T>(otherwise: T, work: impl FnOnce() -> T) -> T {
-    std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or(otherwise)
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(otherwise)
 }
 
 struct NotifyWaker(Arc<Notify>);
@@ -88,6 +137,7 @@ pub async fn when_ready(mut attempt: impl FnMut() -> Status, register: impl Fn(W
     }
 }
 
+/// Who waits for room.
 #[derive(Default)]
 struct Wakers(Mutex<Vec<WakerBox>>);
 
@@ -104,240 +154,6 @@ impl Wakers {
     }
 }
 
-/// The host's end of a session that takes commands one after the other.
-pub(crate) struct Commands<C> {
-    sender: mpsc::Sender<C>,
-    closing: Arc<Closing>,
-    wakers: Arc<Wakers>,
-}
-
-#[derive(Default)]
-struct Closing {
-    token: OnceLock<u64>,
-    ring: Notify,
-}
-
-impl<C> Commands<C> {
-    pub(crate) fn push(&self, command: C) -> Status {
-        shielded(Status::CLOSED, || {
-            if self.closing.token.get().is_some() {
-                return Status::CLOSED;
-            }
-            match self.sender.try_send(command) {
-                Ok(()) => Status::ACCEPTED,
-                Err(mpsc::error::TrySendError::Full(_)) => Status::FULL,
-                Err(mpsc::error::TrySendError::Closed(_)) => Status::CLOSED,
-            }
-        })
-    }
-
-    pub(crate) fn close(&self, token: u64) {
-        // A second close has nothing to answer.
-        let _ = self.closing.token.set(token);
-        self.closing.ring.notify_one();
-    }
-
-    pub(crate) fn wake_when_ready(&self, waker: WakerBox) {
-        shielded((), || self.wakers.add(waker));
-    }
-}
-
-/// A session that takes commands one after the other.
-pub(crate) trait Serial: Send + Sized + 'static {
-    type Command: Send + 'static;
-
-    /// The token to finish after the command, or 0.
-    fn token(command: &Self::Command) -> u64;
-
-    fn handle(&mut self, command: Self::Command) -> impl Future<Output = Result<(), PluginError>> + Send;
-
-    /// Tells the host of an error, as an event.
-    fn report(context: &SessionContext, error: &PluginError) -> impl Future<Output = ()> + Send;
-
-    /// The session is over.
-    fn closed(context: &SessionContext) -> impl Future<Output = ()> + Send;
-}
-
-/// Starts a serial session.
-pub(crate) fn spawn_serial<S: Serial>(
-    runtime: &Handle,
-    context: SessionContext,
-    open: impl Future<Output = Result<S, PluginError>> + Send + 'static,
-) -> Commands<S::Command> {
-    let (sender, receiver) = mpsc::channel(COMMAND_CAPACITY);
-    let (closing, wakers) = (Arc::new(Closing::default()), Arc::new(Wakers::default()));
-    runtime.spawn(run_serial::<S>(context, open, receiver, Arc::clone(&closing), Arc::clone(&wakers)));
-    Commands { sender, closing, wakers }
-}
-
-async fn run_serial<S: Serial>(
-    context: SessionContext,
-    open: impl Future<Output = Result<S, PluginError>> + Send,
-    mut receiver: mpsc::Receiver<S::Command>,
-    closing: Arc<Closing>,
-    wakers: Arc<Wakers>,
-) {
-    let mut session = tokio::select! {
-        biased;
-        () = closing.ring.notified() => None,
-        opened = guarded(open) => match opened {
-            Ok(session) => Some(session),
-            Err(error) => {
-                S::report(&context, &error).await;
-                None
-            }
-        }
-    };
-    while closing.token.get().is_none() {
-        let command = tokio::select! {
-            biased;
-            () = closing.ring.notified() => break,
-            command = receiver.recv() => command,
-        };
-        wakers.wake();
-        let Some(command) = command else { break };
-        let token = S::token(&command);
-        let Some(open) = &mut session else {
-            context.finished(token, Outcome::FAILED);
-            continue;
-        };
-        let result = tokio::select! {
-            biased;
-            () = closing.ring.notified() => {
-                context.finished(token, Outcome::CANCELLED);
-                break;
-            }
-            result = guarded(open.handle(command)) => result,
-        };
-        match result {
-            Ok(()) => context.finished(token, Outcome::COMPLETED),
-            Err(error) => {
-                S::report(&context, &error).await;
-                context.finished(token, Outcome::FAILED);
-            }
-        }
-    }
-    receiver.close();
-    wakers.wake();
-    while let Ok(command) = receiver.try_recv() {
-        context.finished(S::token(&command), Outcome::CANCELLED);
-    }
-    let opened = session.is_some();
-    if std::panic::catch_unwind(AssertUnwindSafe(|| drop(session))).is_err() {
-        tracing::error!("a session panicked while it was dropped");
-    }
-    if opened {
-        S::closed(&context).await;
-    }
-    context.finished(closing.token.get().copied().unwrap_or_default(), Outcome::COMPLETED);
-}
-
-/// Jobs of one session that run side by side.
-pub(crate) struct Jobs {
-    running: Mutex<Running>,
-    ended: Notify,
-    wakers: Wakers,
-}
-
-#[derive(Default)]
-struct Running {
-    jobs: HashMap<u64, Arc<Notify>>,
-    closed: bool,
-}
-
-impl Jobs {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { running: Mutex::default(), ended: Notify::new(), wakers: Wakers::default() })
-    }
-
-    /// Starts a job, unless too many run. `job` gets a [`Notify`] that rings when it is cancelled, and always returns
-    /// how it ended.
-    pub(crate) fn start<F: Future<Output = Outcome> + Send + 'static>(
-        self: &Arc<Self>,
-        runtime: &Handle,
-        context: &SessionContext,
-        token: u64,
-        job: impl FnOnce(Arc<Notify>) -> F,
-    ) -> Status {
-        let cancel = Arc::new(Notify::new());
-        {
-            let mut running = lock(&self.running);
-            if running.closed {
-                return Status::CLOSED;
-            }
-            if running.jobs.len() >= MAX_JOBS {
-                return Status::FULL;
-            }
-            if running.jobs.contains_key(&token) {
-                return Status::REFUSED;
-            }
-            running.jobs.insert(token, Arc::clone(&cancel));
-        }
-        let (jobs, context, job) = (Arc::clone(self), context.clone(), job(cancel));
-        runtime.spawn(async move {
-            let outcome = AssertUnwindSafe(job).catch_unwind().await.unwrap_or(Outcome::FAILED);
-            lock(&jobs.running).jobs.remove(&token);
-            context.finished(token, outcome);
-            jobs.wakers.wake();
-            jobs.ended.notify_waiters();
-        });
-        Status::ACCEPTED
-    }
-
-    pub(crate) fn cancel(&self, token: u64) {
-        if let Some(cancel) = lock(&self.running).jobs.get(&token) {
-            cancel.notify_one();
-        }
-    }
-
-    /// Cancels all jobs and refuses new ones; finishes the token when the last job has ended.
-    pub(crate) fn close<F: Future<Output = ()> + Send + 'static>(
-        self: &Arc<Self>,
-        runtime: &Handle,
-        context: &SessionContext,
-        token: u64,
-        closed: F,
-    ) {
-        {
-            let mut running = lock(&self.running);
-            if std::mem::replace(&mut running.closed, true) {
-                return;
-            }
-            running.jobs.values().for_each(|cancel| cancel.notify_one());
-        }
-        let (jobs, context) = (Arc::clone(self), context.clone());
-        runtime.spawn(async move {
-            loop {
-                let mut ended = std::pin::pin!(jobs.ended.notified());
-                ended.as_mut().enable();
-                if lock(&jobs.running).jobs.is_empty() {
-                    break;
-                }
-                ended.await;
-            }
-            jobs.wakers.wake();
-            closed.await;
-            context.finished(token, Outcome::COMPLETED);
-        });
-    }
-
-    pub(crate) fn wake_when_ready(&self, waker: WakerBox) {
-        shielded((), || self.wakers.add(waker));
-    }
-}
-
-/// Runs author code until it ends or is cancelled; `None` when cancelled.
-pub(crate) async fn until_cancelled<T>(
-    cancel: &Notify,
-    work: impl Future<Output = Result<T, PluginError>>,
-) -> Option<Result<T, PluginError>> {
-    tokio::select! {
-        biased;
-        () = cancel.notified() => None,
-        result = guarded(work) => Some(result),
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

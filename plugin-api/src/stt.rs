@@ -24,9 +24,8 @@ use antiphon_core::{
 use crate::{
     EventDeclarations, Plugin, PluginError, SessionContext,
     abi::{AudioV1, CapabilityObject, SinkBox, Status, SttBox, SttSessionBox, SttSessionV1, SttV1, WakerBox},
-    context::Belongs,
     export::{Capability, Instance, context_of},
-    runtime::{Commands, Serial, shielded, spawn_serial},
+    runtime::{Commands, Serial, spawn_serial},
 };
 
 /// A plugin that turns speech into text.
@@ -210,8 +209,8 @@ impl SttOutput {
     ///
     /// As [`SessionContext::emit`].
     pub async fn emit<T: EventPayload>(&self, event: T) -> Result<(), PluginError> {
-        let belongs = Belongs { turn_id: self.turn_id.load(Ordering::Relaxed) };
-        self.context.emit_as(event, belongs).await
+        let turn_id = self.turn_id.load(Ordering::Relaxed);
+        self.context.emit_through(self.context.gate(), turn_id, event).await
     }
 
     /// The session.
@@ -264,13 +263,12 @@ impl<S: SttSession> Serial for Session<S> {
             error_message: error.to_string(),
             retry_count: None,
         };
-        // Closed sessions take no events, and want none.
-        let _ = context.emit(event).await;
+        context.emit_last(0, event).await;
     }
 
     async fn closed(context: &SessionContext) {
         let event = SttDisconnectedEvent { reason: None, clean: true, will_reconnect: false };
-        let _ = context.emit(event).await;
+        context.emit_last(0, event).await;
     }
 }
 
@@ -312,7 +310,7 @@ impl SttSessionV1 for Remote {
     }
 
     fn close(&self, token: u64) {
-        shielded((), || self.0.close(token));
+        self.0.close(token);
     }
 
     fn wake_when_ready(&self, waker: WakerBox) {

@@ -2,7 +2,7 @@
 
 use std::{
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use abi_stable::{
@@ -21,15 +21,15 @@ use antiphon_core::{
     },
 };
 use serde::{Deserialize, Serialize};
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
     EventDeclarations, Plugin, PluginError, SessionContext,
     abi::{CapabilityObject, Outcome, SinkBox, Status, TtsBox, TtsSessionBox, TtsSessionV1, TtsV1, WakerBox},
-    context::Belongs,
     export::{Capability, Instance, context_of},
-    runtime::{Jobs, shielded, until_cancelled},
+    gate::Gate,
+    runtime::{Held, Jobs, lock, shielded, until_cancelled},
 };
 
 /// A plugin that speaks.
@@ -44,7 +44,7 @@ pub trait Tts: Plugin {
     ///
     /// # Cancel safety
     ///
-    /// The future is dropped when the request is cancelled.
+    /// The future is dropped when the request is cancelled; from then on `output` answers with an error.
     fn synthesize(
         &self,
         request: TtsRequest,
@@ -74,7 +74,8 @@ pub struct TtsRequest {
 #[derive(Debug, Clone)]
 pub struct TtsOutput {
     context: SessionContext,
-    belongs: Belongs,
+    gate: Arc<Gate>,
+    turn_id: u64,
     token: u64,
     synthesis_id: Uuid,
     asked: Instant,
@@ -96,7 +97,7 @@ impl TtsOutput {
     ///
     /// # Errors
     ///
-    /// The request is cancelled or its session closed.
+    /// `cancelled` when the request is cancelled or has ended.
     pub async fn audio(&self, audio: AudioChunk) -> Result<(), PluginError> {
         if audio.is_empty() {
             return Ok(());
@@ -111,17 +112,17 @@ impl TtsOutput {
             })
             .await?;
         }
-        {
-            let now = self.asked.elapsed().as_secs_f64() * 1e3;
-            let mut state = self.state();
-            state.pieces += 1;
-            state.frames += audio.frames() as u64;
-            state.bytes += audio.samples().len() as u64 * 2;
-            state.sample_rate_hz = audio.sample_rate_hz();
-            state.first_ms.get_or_insert(now);
-            state.last_ms = Some(now);
-        }
-        self.context.audio(self.token, &audio).await
+        let now = self.elapsed_ms();
+        self.context.audio(&self.gate, self.token, &audio).await?;
+        // What the host did not take does not count.
+        let mut state = self.state();
+        state.pieces += 1;
+        state.frames += audio.frames() as u64;
+        state.bytes += audio.samples().len() as u64 * 2;
+        state.sample_rate_hz = audio.sample_rate_hz();
+        state.first_ms.get_or_insert(now);
+        state.last_ms = Some(now);
+        Ok(())
     }
 
     /// When each word is said, from the start of this request's audio. Give it before the audio of the words: what an
@@ -129,7 +130,7 @@ impl TtsOutput {
     ///
     /// # Errors
     ///
-    /// The session is closed.
+    /// `cancelled` when the request is cancelled or has ended.
     pub async fn words(&self, words: Vec<WordTiming>) -> Result<(), PluginError> {
         self.emit(TtsWordsEvent { synthesis_id: self.synthesis_id, words }).await
     }
@@ -138,9 +139,9 @@ impl TtsOutput {
     ///
     /// # Errors
     ///
-    /// As [`SessionContext::emit`].
+    /// As [`SessionContext::emit`]; `cancelled` also when the request is cancelled or has ended.
     pub async fn emit<T: EventPayload>(&self, event: T) -> Result<(), PluginError> {
-        self.context.emit_as(event, self.belongs).await
+        self.context.emit_through(&self.gate, self.turn_id, event).await
     }
 
     /// The session.
@@ -150,13 +151,17 @@ impl TtsOutput {
     }
 
     fn state(&self) -> MutexGuard<'_, OutputState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
+    }
+
+    fn elapsed_ms(&self) -> f64 {
+        self.asked.elapsed().as_secs_f64() * 1e3
     }
 
     fn complete(&self, text: String, cancelled: bool) -> TtsSynthesisCompleteEvent {
         let state = *self.state();
         let audio_ms = frames_to_duration(state.frames, state.sample_rate_hz).as_secs_f64() * 1e3;
-        let total_ms = self.asked.elapsed().as_secs_f64() * 1e3;
+        let total_ms = self.elapsed_ms();
         TtsSynthesisCompleteEvent {
             synthesis_id: Some(self.synthesis_id),
             text: Some(text),
@@ -176,14 +181,16 @@ struct Object<P>(Instance<P>);
 impl<P: Tts> TtsV1 for Object<P> {
     fn open(&self, session_id: RStr<'_>, sink: SinkBox) -> TtsSessionBox {
         let context = context_of(&self.0, session_id, sink);
-        TtsSessionBox::from_value(Session { instance: self.0.clone(), context, jobs: Jobs::new() }, TD_Opaque)
+        let (plugin, over) = (Arc::clone(&self.0.plugin), context.clone());
+        let closed = async move { plugin.session_closed(over.session_id()).await };
+        let jobs = Jobs::new(self.0.runtime, context, closed);
+        TtsSessionBox::from_value(Session { plugin: Arc::clone(&self.0.plugin), jobs }, TD_Opaque)
     }
 }
 
-struct Session<P> {
-    instance: Instance<P>,
-    context: SessionContext,
-    jobs: Arc<Jobs>,
+struct Session<P: Tts> {
+    plugin: Arc<Held<P>>,
+    jobs: Jobs,
 }
 
 impl<P: Tts> TtsSessionV1 for Session<P> {
@@ -192,21 +199,17 @@ impl<P: Tts> TtsSessionV1 for Session<P> {
             let Ok(request) = rmp_serde::from_slice::<TtsRequest>(request.as_slice()) else {
                 return Status::REFUSED;
             };
-            let (plugin, context) = (Arc::clone(&self.instance.plugin), self.context.clone());
-            self.jobs.start(self.instance.runtime, &self.context, token, move |cancel| {
-                synthesize(plugin, context, token, turn_id, request, cancel)
-            })
+            let (plugin, context) = (Arc::clone(&self.plugin), self.jobs.context().clone());
+            self.jobs.start(token, move |gate| synthesize(plugin, context, gate, token, turn_id, request))
         })
     }
 
     fn cancel(&self, token: u64) {
-        shielded((), || self.jobs.cancel(token));
+        self.jobs.cancel(token);
     }
 
     fn close(&self, token: u64) {
-        let (plugin, context) = (Arc::clone(&self.instance.plugin), self.context.clone());
-        let closed = async move { plugin.session_closed(context.session_id()).await };
-        shielded((), || self.jobs.close(self.instance.runtime, &self.context, token, closed));
+        self.jobs.close(token);
     }
 
     fn wake_when_ready(&self, waker: WakerBox) {
@@ -215,16 +218,17 @@ impl<P: Tts> TtsSessionV1 for Session<P> {
 }
 
 async fn synthesize<P: Tts>(
-    plugin: Arc<P>,
+    plugin: Arc<Held<P>>,
     context: SessionContext,
+    gate: Arc<Gate>,
     token: u64,
     turn_id: u64,
     request: TtsRequest,
-    cancel: Arc<Notify>,
 ) -> Outcome {
     let output = TtsOutput {
         context,
-        belongs: Belongs { turn_id },
+        gate: Arc::clone(&gate),
+        turn_id,
         token,
         synthesis_id: request.synthesis_id,
         asked: Instant::now(),
@@ -243,14 +247,13 @@ async fn synthesize<P: Tts>(
         output.emit(started).await?;
         plugin.synthesize(request, output.clone()).await
     };
-    // Whether a closed session takes the last event is of no interest here: it wants none.
-    match until_cancelled(&cancel, work).await {
+    match until_cancelled(&gate, work).await {
         Some(Ok(())) => {
-            let _ = output.emit(output.complete(text, false)).await;
+            output.context.emit_last(turn_id, output.complete(text, false)).await;
             Outcome::COMPLETED
         }
         None => {
-            let _ = output.emit(output.complete(text, true)).await;
+            output.context.emit_last(turn_id, output.complete(text, true)).await;
             Outcome::CANCELLED
         }
         Some(Err(error)) => {
@@ -261,7 +264,7 @@ async fn synthesize<P: Tts>(
                 is_recoverable: error.is_recoverable(),
                 error_message: error.to_string(),
             };
-            let _ = output.emit(event).await;
+            output.context.emit_last(turn_id, event).await;
             Outcome::FAILED
         }
     }

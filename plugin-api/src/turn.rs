@@ -17,7 +17,7 @@ use crate::{
         AudioV1, CapabilityObject, SinkBox, Status, TurnBox, TurnSessionBox, TurnSessionV1, TurnV1, WakerBox,
     },
     export::{Capability, Instance, context_of},
-    runtime::{Commands, Serial, shielded, spawn_serial},
+    runtime::{Commands, Serial, spawn_serial},
 };
 
 /// A plugin that detects turns.
@@ -182,7 +182,7 @@ impl TurnSessionV1 for Remote {
     }
 
     fn close(&self, token: u64) {
-        shielded((), || self.0.close(token));
+        self.0.close(token);
     }
 
     fn wake_when_ready(&self, waker: WakerBox) {

@@ -7,7 +7,6 @@ use antiphon_core::{
     VideoFrame,
     event::{EventPayload, vision::DetectionCompletedEvent, vision::VideoProcessorDetectionEvent},
 };
-use tokio::sync::Notify;
 
 use crate::{
     EventDeclarations, Plugin, PluginError, SessionContext,
@@ -16,7 +15,8 @@ use crate::{
         VisionV1, WakerBox,
     },
     export::{Capability, Instance, context_of},
-    runtime::{Jobs, shielded, until_cancelled},
+    gate::Gate,
+    runtime::{Held, Jobs, shielded, until_cancelled},
 };
 
 /// A plugin that looks at pictures.
@@ -30,7 +30,7 @@ pub trait Vision: Plugin {
     ///
     /// # Cancel safety
     ///
-    /// The future is dropped when the request is cancelled.
+    /// The future is dropped when the request is cancelled; from then on `output` answers with an error.
     fn process(
         &self,
         frame: VisionFrame,
@@ -56,6 +56,7 @@ pub struct VisionFrame {
 #[derive(Debug, Clone)]
 pub struct VisionOutput {
     context: SessionContext,
+    gate: Arc<Gate>,
 }
 
 impl VisionOutput {
@@ -63,9 +64,9 @@ impl VisionOutput {
     ///
     /// # Errors
     ///
-    /// As [`SessionContext::emit`].
+    /// As [`SessionContext::emit`]; `cancelled` also when the request is cancelled or has ended.
     pub async fn emit<T: EventPayload>(&self, event: T) -> Result<(), PluginError> {
-        self.context.emit(event).await
+        self.context.emit_through(&self.gate, 0, event).await
     }
 
     /// The session.
@@ -80,39 +81,34 @@ struct Object<P>(Instance<P>);
 impl<P: Vision> VisionV1 for Object<P> {
     fn open(&self, session_id: RStr<'_>, sink: SinkBox) -> VisionSessionBox {
         let context = context_of(&self.0, session_id, sink);
-        VisionSessionBox::from_value(
-            Session { instance: self.0.clone(), context, jobs: Jobs::new() },
-            TD_Opaque,
-        )
+        let (plugin, over) = (Arc::clone(&self.0.plugin), context.clone());
+        let closed = async move { plugin.session_closed(over.session_id()).await };
+        let jobs = Jobs::new(self.0.runtime, context, closed);
+        VisionSessionBox::from_value(Session { plugin: Arc::clone(&self.0.plugin), jobs }, TD_Opaque)
     }
 }
 
-struct Session<P> {
-    instance: Instance<P>,
-    context: SessionContext,
-    jobs: Arc<Jobs>,
+struct Session<P: Vision> {
+    plugin: Arc<Held<P>>,
+    jobs: Jobs,
 }
 
 impl<P: Vision> VisionSessionV1 for Session<P> {
     fn process(&self, token: u64, sequence: u64, frame: VideoV1) -> Status {
         shielded(Status::REFUSED, || {
             let Ok(frame) = VideoFrame::try_from(frame) else { return Status::REFUSED };
-            let (plugin, context) = (Arc::clone(&self.instance.plugin), self.context.clone());
+            let (plugin, context) = (Arc::clone(&self.plugin), self.jobs.context().clone());
             let frame = VisionFrame { frame, sequence };
-            self.jobs.start(self.instance.runtime, &self.context, token, move |cancel| {
-                process(plugin, context, frame, cancel)
-            })
+            self.jobs.start(token, move |gate| process(plugin, context, gate, frame))
         })
     }
 
     fn cancel(&self, token: u64) {
-        shielded((), || self.jobs.cancel(token));
+        self.jobs.cancel(token);
     }
 
     fn close(&self, token: u64) {
-        let (plugin, context) = (Arc::clone(&self.instance.plugin), self.context.clone());
-        let closed = async move { plugin.session_closed(context.session_id()).await };
-        shielded((), || self.jobs.close(self.instance.runtime, &self.context, token, closed));
+        self.jobs.close(token);
     }
 
     fn wake_when_ready(&self, waker: WakerBox) {
@@ -121,12 +117,13 @@ impl<P: Vision> VisionSessionV1 for Session<P> {
 }
 
 async fn process<P: Vision>(
-    plugin: Arc<P>,
+    plugin: Arc<Held<P>>,
     context: SessionContext,
+    gate: Arc<Gate>,
     frame: VisionFrame,
-    cancel: Arc<Notify>,
 ) -> Outcome {
-    match until_cancelled(&cancel, plugin.process(frame, VisionOutput { context })).await {
+    let output = VisionOutput { context, gate: Arc::clone(&gate) };
+    match until_cancelled(&gate, async { plugin.process(frame, output).await }).await {
         Some(Ok(())) => Outcome::COMPLETED,
         None => Outcome::CANCELLED,
         Some(Err(error)) => {

@@ -321,13 +321,13 @@ async fn a_failure_while_the_session_closes_is_reported_in_the_session() {
     let session = bus.open_session();
     let (_guard, mut exceptions) =
         watch(bus.subscription(), |event: &Event<ExceptionEvent>| (event.session_id(), event.seq()));
-    session.subscribe(async |_: Event<NoteEvent>| panic!("on the way out")).detach();
+    session.subscribe(async |_: Event<NoteEvent>| -> () { panic!("on the way out") }).detach();
     session.emit(note(1));
     session.close().await;
     assert_eq!(exceptions.next().await, (Some(session.id()), 2));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn nobody_waits_for_handlers_whose_runtime_is_gone() {
     let handlers = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

@@ -92,7 +92,7 @@ async fn a_handler_may_end_another_subscription_and_waits_for_its_running_call()
     });
     session.emit(note(1));
     gate.reached().await;
-    assert_eq!(done.so_far(), []);
+    assert_eq!(done.so_far(), [0; 0]);
     gate.open();
     assert_eq!(done.next().await, 1);
     assert_eq!(seen.so_far(), [1]);
@@ -193,7 +193,7 @@ async fn a_handler_that_shuts_another_bus_down_waits_for_all_of_that_bus() {
     own.emit(note(1));
     tokio::task::yield_now().await;
     tokio::task::yield_now().await;
-    assert_eq!(done.so_far(), [], "the handler of the other bus is still running");
+    assert_eq!(done.so_far(), [(); 0], "the handler of the other bus is still running");
     gate.open();
     done.next().await;
     assert!(seen.so_far() == [1] && seen.is_over().await);
@@ -314,5 +314,5 @@ async fn an_event_may_emit_when_it_is_dropped_wherever_that_is() {
 async fn settle_all_but_streams(answers: &mut crate::support::Log<u64>, when: &str) {
     assert_eq!(answers.next().await, 1, "{when}");
     tokio::task::yield_now().await;
-    assert_eq!(answers.so_far(), [], "{when}");
+    assert_eq!(answers.so_far(), [0; 0], "{when}");
 }

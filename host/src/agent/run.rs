@@ -1,7 +1,10 @@
 //! The conversation's one loop: takes what was heard, generated, synthesised, played and asked for, and decides.
 //!
 //! Everything that happens goes through here, so that order is a matter of this one task. It never waits for a plugin
-//! longer than the turn's timeout, nor for a subscriber longer than [`PATIENCE`].
+//! longer than the turn's timeout, nor for a subscriber longer than a second. What a reply goes through is in `speak`.
+
+mod speak;
+mod tell;
 
 use std::{
     collections::VecDeque,
@@ -15,26 +18,22 @@ use std::{
 };
 
 use antiphon_core::{
-    Clock, PluginBaseEvent, SessionBus, SpeechId, TurnId,
+    AudioChunk, Clock, PluginBaseEvent, SessionBus, TurnId,
+    clock::Now,
     event::{
-        Envelope, EventPayload, Stamp,
+        Envelope,
         agent::{
-            AgentErrorEvent, AgentFinishEvent, AgentReadyEvent, AgentStateChangedEvent, AgentTranscriptEvent,
-            AgentTurnEndedEvent, AgentTurnStartedEvent, AgentWarningEvent, HistoryUpdatedEvent,
-            SpeechCompleteEvent, SpeechInterruptedEvent, SpeechStartEvent, TurnMetricsEvent,
-            UserTranscriptEvent, UserTurnEndedEvent, UserTurnStartedEvent,
+            AgentFinishEvent, AgentReadyEvent, AgentWarningEvent, SpeechCompleteEvent, UserTranscriptEvent,
+            UserTurnEndedEvent, UserTurnStartedEvent,
         },
-        audio::{AudioPlaybackEndEvent, AudioPlaybackErrorEvent, AudioPlaybackStartEvent},
-        llm::{LlmErrorEvent, LlmResponseDeltaEvent},
         session::{SessionClosedEvent, SessionReadyEvent},
-        tts::{TtsChunkQueuedEvent, TtsErrorEvent, TtsWordsEvent},
         values::{
-            AgentState, CloseReason, ComponentKind, ErrorInfo, FinishReason, InterruptReason, InterruptScope,
-            Message, Modality, PluginRef, Role, TranscriptMode, TurnSource,
+            AgentState, CloseReason, ComponentKind, FinishReason, InterruptReason, Message, Modality,
+            PluginRef, Role, TurnSource,
         },
     },
 };
-use antiphon_plugin_api::{LlmRequest, TtsRequest, abi::Outcome};
+use antiphon_plugin_api::abi::Outcome;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -45,14 +44,10 @@ use tokio::{
 use super::{
     AgentConfig, AgentError, AudioOutput, Command, Pace, Providers, Summary,
     ear::{Ear, Heard},
-    mouth::{Opening, Reply, Times, ToSynthesise},
+    mouth::{Reply, Times},
     output::{Piece, Played, Player},
 };
 use crate::plugins::{Incoming, LlmSession, PluginInstance, PluginSessionError, Received, TtsSession};
-
-/// How long an event waits for a subscriber that must not lose it. The subscriber's queue takes as much again before it
-/// loses anything; a conversation must not hang because of it.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a plugin may take to close its session.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
@@ -107,7 +102,8 @@ pub(super) struct Conversation {
     llm: Option<(LlmSession, Received)>,
     tts: Option<(TtsSession, Received)>,
     tts_base: Option<Arc<PluginBaseEvent>>,
-    player: Player,
+    /// None once it was told to finish.
+    player: Option<Player>,
     commands: mpsc::Receiver<Command>,
     turns: Arc<AtomicU64>,
     endings: FuturesUnordered<Ending>,
@@ -116,7 +112,7 @@ pub(super) struct Conversation {
     reply: Option<Reply>,
     queue: VecDeque<Queued>,
     history: Vec<Message>,
-    turn_end: Option<antiphon_core::clock::Now>,
+    turn_end: Option<Now>,
     user_speaks: bool,
     deadline: Instant,
     ear_ended: bool,
@@ -132,7 +128,7 @@ impl Conversation {
         pace: Pace,
         providers: &Providers,
         output: Box<dyn AudioOutput>,
-        audio: mpsc::Receiver<Option<antiphon_core::AudioChunk>>,
+        audio: mpsc::Receiver<Option<AudioChunk>>,
         commands: mpsc::Receiver<Command>,
     ) -> Result<Self, AgentError> {
         let opening = |provider: &Arc<PluginInstance>| {
@@ -170,7 +166,7 @@ impl Conversation {
             llm,
             tts,
             tts_base: providers.tts.as_ref().map(|provider| Arc::clone(provider.base())),
-            player: Player::start(output, pace),
+            player: Some(Player::start(output, pace)),
             commands,
             turns,
             endings: FuturesUnordered::new(),
@@ -211,12 +207,13 @@ impl Conversation {
         let speaking = self.reply.is_some();
         let wants_audio = self.reply.as_ref().is_none_or(Reply::wants_audio);
         let has_piece = self.reply.as_mut().is_some_and(Reply::has_next_piece);
-        let pieces = self.player.pieces.clone();
+        let player = self.player.as_mut().expect("taken in `close`, after the loop");
+        let pieces = player.pieces.clone();
         tokio::select! {
             biased;
             command = self.commands.recv(), if self.finishing.is_none() => Next::Command(command),
             heard = self.heard.recv(), if !self.ear_ended => Next::Heard(heard),
-            played = self.player.played.recv() => Next::Played(played),
+            played = player.played.recv() => Next::Played(played),
             event = receive(&mut self.llm) => Next::Llm(event),
             next = receive_tts(&mut self.tts, wants_audio) => next,
             Some((ended, outcome)) = self.endings.next() => Next::Ended(ended, outcome),
@@ -363,378 +360,12 @@ impl Conversation {
             self.end_reply(None).await;
         }
     }
+}
 
-    fn open_reply(&mut self, question: Option<Question>) -> &mut Reply {
-        self.generations += 1;
-        let now = self.clock.now();
-        let (turn_id, transcript, modality, answered, times) = match question {
-            Some(Question { turn_id, text, modality, answered, times }) => {
-                (Some(turn_id), text, modality, answered, times)
-            }
-            None => (None, String::new(), Modality::Voice, None, Times::default()),
-        };
-        self.touch();
-        self.reply.insert(Reply::new(Opening {
-            generation: self.generations,
-            turn_id,
-            speech_id: SpeechId(self.clock.uuid(now)),
-            request_id: self.clock.uuid(now).to_string(),
-            transcript,
-            modality,
-            answered,
-            times: Times { llm_start: Some(now), ..times },
-        }))
-    }
-
-    async fn answer(&mut self, question: Question) {
-        let turn_id = question.turn_id;
-        self.become_state_in(Some(turn_id), AgentState::Thinking, "agent.user_transcript").await;
-        let instructions = self.config.instructions.clone();
-        let from = self.history.len().saturating_sub(self.config.max_messages);
-        let messages = self.history[from..].to_vec();
-        let timeout = self.timeout();
-        let reply = self.open_reply(Some(question));
-        let generation = reply.generation;
-        let request =
-            LlmRequest { request_id: reply.request_id.clone(), instructions, messages, eager: false };
-        let Some((llm, _)) = &self.llm else {
-            let message = "there is no language model to answer".into();
-            self.fail_reply(ComponentKind::Llm, "no_provider", message).await;
-            return;
-        };
-        match tokio::time::timeout(timeout, llm.respond(Some(turn_id), &request)).await {
-            Ok(Ok(completion)) => {
-                let reply = self.reply.as_mut().expect("opened above");
-                reply.llm_token = Some(completion.token());
-                self.endings
-                    .push(Box::pin(async move { (Ended::Llm { generation }, completion.finished().await) }));
-            }
-            Ok(Err(error)) => self.fail_reply(ComponentKind::Llm, "llm", crate::plugins::chain(&error)).await,
-            Err(_) => {
-                self.fail_reply(ComponentKind::Llm, "llm", "the language model takes no requests".into())
-                    .await;
-            }
-        }
-    }
-
-    async fn say(&mut self, text: &str) {
-        self.open_reply(None);
-        self.generated(text).await;
-        self.generation_ended().await;
-    }
-
-    async fn llm_event(&mut self, event: &Arc<Envelope>) {
-        let request = self.reply.as_ref().map(|reply| reply.request_id.clone());
-        if let Some(delta) = event.payload_as::<LlmResponseDeltaEvent>() {
-            if delta.item_id == request {
-                self.generated(&delta.delta).await;
-            }
-        } else if let Some(error) = event.payload_as::<LlmErrorEvent>()
-            && error.request_id == request
-        {
-            self.fail_reply(ComponentKind::Llm, "llm", error.error_message.clone()).await;
-        }
-    }
-
-    async fn generated(&mut self, delta: &str) {
-        self.touch();
-        let now = self.clock.now();
-        let clock = Arc::clone(&self.clock);
-        let Some(reply) = &mut self.reply else { return };
-        reply.times.llm_first_token.get_or_insert(now);
-        let chunks = reply.text(delta, || clock.uuid(now));
-        self.queue_chunks(chunks).await;
-    }
-
-    async fn generation_ended(&mut self) {
-        let now = self.clock.now();
-        let clock = Arc::clone(&self.clock);
-        let Some(reply) = &mut self.reply else { return };
-        reply.times.llm_complete.get_or_insert(now);
-        let chunks = reply.text_ended(|| clock.uuid(now));
-        self.queue_chunks(chunks).await;
-    }
-
-    async fn queue_chunks(&mut self, chunks: Vec<ToSynthesise>) {
-        for ToSynthesise { chunk, text, .. } in chunks {
-            let Some(reply) = &self.reply else { return };
-            let (turn_id, speech_id) = (reply.turn_id, reply.speech_id);
-            if chunk == 0 {
-                self.tell(turn_id, SpeechStartEvent { speech_id, streaming: true, text: None }).await;
-            }
-            let event = TtsChunkQueuedEvent { chunk_id: chunk as u64, text, speech_id };
-            let stamp = Stamp { turn_id, plugin: self.tts_base.clone(), ..Stamp::default() };
-            if stamp.plugin.is_some() {
-                self.tell_with(stamp, event).await;
-            }
-        }
-    }
-
-    async fn synthesise(&mut self, next: ToSynthesise) {
-        let ToSynthesise { chunk, text, synthesis_id } = next;
-        let timeout = self.timeout();
-        let Some(reply) = &mut self.reply else { return };
-        let Some((tts, _)) = &self.tts else {
-            reply.synthesis_ended(chunk);
-            return;
-        };
-        let (generation, turn_id) = (reply.generation, reply.turn_id);
-        let request = TtsRequest { text, synthesis_id, speech_id: reply.speech_id, chunk_id: chunk as u64 };
-        match tokio::time::timeout(timeout, tts.synthesize(turn_id, &request)).await {
-            Ok(Ok(completion)) => {
-                reply.synthesis_running(chunk, completion.token());
-                let ended = Ended::Tts { generation, chunk };
-                self.endings.push(Box::pin(async move { (ended, completion.finished().await) }));
-            }
-            Ok(Err(error)) => {
-                reply.synthesis_ended(chunk);
-                reply.failed = true;
-                let message = crate::plugins::chain(&error);
-                self.error(turn_id, ComponentKind::Tts, "tts", message).await;
-            }
-            Err(_) => {
-                reply.synthesis_ended(chunk);
-                reply.failed = true;
-                self.error(turn_id, ComponentKind::Tts, "tts", "the synthesiser takes no requests".into())
-                    .await;
-            }
-        }
-    }
-
-    async fn tts_event(&mut self, event: &Arc<Envelope>) {
-        if let Some(words) = event.payload_as::<TtsWordsEvent>() {
-            if let Some(reply) = &mut self.reply {
-                reply.words(words.synthesis_id, words.words.clone());
-            }
-        } else if let Some(error) = event.payload_as::<TtsErrorEvent>() {
-            let turn_id = event.base().turn_id;
-            if let Some(reply) = &mut self.reply {
-                reply.failed = true;
-            }
-            self.error(turn_id, ComponentKind::Tts, "tts", error.error_message.clone()).await;
-        }
-    }
-
-    fn audio(&mut self, Incoming { token, audio }: Incoming) {
-        self.touch();
-        let now = self.clock.now();
-        if let Some(reply) = &mut self.reply
-            && reply.audio(token, audio)
-        {
-            reply.times.tts_first_audio.get_or_insert(now);
-        }
-    }
-
-    async fn ended(&mut self, ended: Ended, outcome: Outcome) {
-        self.touch();
-        let current = self.reply.as_ref().map(|reply| reply.generation);
-        match ended {
-            Ended::Llm { generation } if Some(generation) == current => {
-                // The plugin has emitted everything by now, and the sink has queued it.
-                while let Some(event) = try_receive(&mut self.llm) {
-                    self.llm_event(&event).await;
-                }
-                if self.reply.as_ref().is_some_and(|reply| reply.generation == generation) {
-                    if outcome != Outcome::COMPLETED {
-                        let message = "the language model ended without an answer".into();
-                        self.fail_reply(ComponentKind::Llm, "llm", message).await;
-                    } else {
-                        self.generation_ended().await;
-                    }
-                }
-            }
-            Ended::Tts { generation, chunk } if Some(generation) == current => {
-                while let Some(incoming) = try_receive_audio(&mut self.tts) {
-                    self.audio(incoming);
-                }
-                while let Some(event) = try_receive(&mut self.tts) {
-                    self.tts_event(&event).await;
-                }
-                if let Some(reply) = &mut self.reply {
-                    reply.failed |= outcome != Outcome::COMPLETED;
-                    reply.synthesis_ended(chunk);
-                }
-            }
-            // Of a reply that was interrupted.
-            Ended::Llm { .. } | Ended::Tts { .. } => {}
-        }
-    }
-
-    fn play(&mut self, permit: mpsc::OwnedPermit<Piece>) {
-        let Some(reply) = &mut self.reply else { return };
-        if let Some((chunk, audio)) = reply.next_piece() {
-            permit.send(Piece { generation: reply.generation, chunk, audio });
-        }
-    }
-
-    async fn played(&mut self, played: Played) {
-        match played {
-            Played::Some { generation, chunk, duration, done } => {
-                self.touch();
-                let now = self.clock.now();
-                let Some(reply) = self.reply.as_mut().filter(|reply| reply.generation == generation) else {
-                    return;
-                };
-                let first_of_chunk = !reply.ledger.has_played(chunk);
-                reply.played(chunk, duration, done);
-                let (turn_id, speech_id, request_id) =
-                    (reply.turn_id, reply.speech_id, reply.request_id.clone());
-                let text = reply.chunk_text(chunk).to_owned();
-                if !std::mem::replace(&mut reply.audible, true) {
-                    reply.times.playback_start = Some(now);
-                    self.tell(turn_id, AudioPlaybackStartEvent { speech_id: Some(speech_id) }).await;
-                    self.tell(turn_id, AgentTurnStartedEvent { speech_id }).await;
-                    self.become_state_in(turn_id, AgentState::Speaking, "audio.playback.start").await;
-                }
-                if first_of_chunk {
-                    let event = transcript(text, TranscriptMode::Delta, request_id, Some(chunk), false);
-                    self.tell(turn_id, event).await;
-                }
-            }
-            Played::Failed(error) => {
-                self.broken = true;
-                let error_message = crate::plugins::chain(&error);
-                let event = AudioPlaybackErrorEvent {
-                    error: Some(ErrorInfo::from_error(&error, false)),
-                    error_code: Some("output".into()),
-                    context: None,
-                    is_recoverable: false,
-                    error_message: error_message.clone(),
-                };
-                self.tell(None, event).await;
-                self.error(None, ComponentKind::Edge, "output", error_message).await;
-            }
-        }
-    }
-
-    /// The reply cannot go on. What of it was handed to synthesis is still spoken.
-    async fn fail_reply(&mut self, component: ComponentKind, code: &str, message: String) {
-        let Some(reply) = &mut self.reply else { return };
-        if reply.failed && !reply.is_generating() {
-            return;
-        }
-        reply.failed = true;
-        let turn_id = reply.turn_id;
-        self.error(turn_id, component, code, message).await;
-        self.generation_ended().await;
-    }
-
-    async fn stalled(&mut self) {
-        let turn_id = self.reply.as_ref().and_then(|reply| reply.turn_id);
-        let message = format!("nothing happened in this turn for {} ms", self.config.turn_timeout_ms);
-        self.error(turn_id, ComponentKind::Agent, "turn_stalled", message).await;
-        if let Some(reply) = &mut self.reply {
-            reply.failed = true;
-        }
-        self.interrupt(InterruptReason::Other("turn_stalled".into())).await;
-    }
-
-    /// A plugin's session ended by itself, which no plugin should do.
-    async fn lost_plugin(&mut self) {
-        let llm_gone = self.llm.as_ref().is_some_and(|(_, received)| received.events.is_closed());
-        let (component, what) = if llm_gone {
-            self.llm = None;
-            (ComponentKind::Llm, "language model")
-        } else {
-            self.tts = None;
-            (ComponentKind::Tts, "synthesiser")
-        };
-        self.broken = true;
-        self.error(None, component, "plugin_gone", format!("the {what} has ended its session")).await;
-        self.interrupt(InterruptReason::Other("plugin_gone".into())).await;
-    }
-
-    /// Stops the reply at once: no further audio leaves.
-    async fn interrupt(&mut self, reason: InterruptReason) {
-        let Some(reply) = &self.reply else { return };
-        self.player.flush_before(reply.generation + 1);
-        if let (Some((llm, _)), Some(token)) = (&self.llm, reply.llm_token) {
-            llm.cancel(token);
-        }
-        if let Some((tts, _)) = &self.tts {
-            reply.running_syntheses().into_iter().for_each(|token| tts.cancel(token));
-        }
-        self.end_reply(Some(reason)).await;
-    }
-
-    /// Says how the reply ended, and what of it was heard.
-    async fn end_reply(&mut self, interrupted: Option<InterruptReason>) {
-        let Some(mut reply) = self.reply.take() else { return };
-        let now = self.clock.now();
-        let (turn_id, speech_id) = (reply.turn_id, reply.speech_id);
-        // Without a synthesiser the reply is text, and all of it arrived.
-        let spoken =
-            if self.tts.is_some() { reply.ledger.heard() } else { reply.generated.trim().to_owned() };
-        let played = reply.ledger.played_total();
-        let played_ms = played.as_secs_f64() * 1e3;
-        let was_cut = interrupted.is_some();
-        if let Some(reason) = &interrupted
-            && reply.has_chunks()
-        {
-            let event = SpeechInterruptedEvent {
-                speech_id,
-                reason: reason.clone(),
-                scope: InterruptScope::Response,
-                spoken_text: Some(spoken.clone()),
-                played_ms: Some(played_ms),
-                discarded_bytes: None,
-            };
-            self.tell(turn_id, event).await;
-        }
-        if reply.audible {
-            reply.times.playback_end = Some(now);
-            let event = AudioPlaybackEndEvent { speech_id: Some(speech_id), played_ms: Some(played_ms) };
-            self.tell(turn_id, event).await;
-        }
-        if !spoken.is_empty() {
-            let event =
-                transcript(spoken.clone(), TranscriptMode::Final, reply.request_id.clone(), None, was_cut);
-            self.tell(turn_id, event).await;
-            self.remember_as(reply.request_id.clone(), Role::Assistant, &spoken, was_cut);
-        }
-        if reply.audible {
-            let event = AgentTurnEndedEvent {
-                interrupted: was_cut,
-                speech_id,
-                reason: interrupted,
-                generated_text: Some(reply.generated.clone()),
-                spoken_text: Some(spoken.clone()),
-                played_ms: Some(played_ms),
-            };
-            self.tell(turn_id, event).await;
-        }
-        if !spoken.is_empty() {
-            self.history_changed(turn_id).await;
-        }
-        if turn_id.is_some() {
-            let event = TurnMetricsEvent {
-                transcript: reply.transcript.clone(),
-                modality: reply.modality,
-                eager_used: false,
-                interrupted: was_cut,
-                timestamps: reply.times.timestamps(now),
-                durations: reply.times.durations(now),
-                tool_time_ms: None,
-            };
-            self.tell(turn_id, event).await;
-            if reply.failed {
-                self.summary.failed += 1;
-            } else {
-                self.summary.answered += 1;
-            }
-        }
-        self.summary.spoken_ms += played_ms;
-        self.settle_in(turn_id, "agent.agent_turn_ended").await;
-        drop(reply.answered.take());
-    }
-
+impl Conversation {
     async fn close(mut self) -> Summary {
-        let player_errors = {
-            let Self { player, .. } = &mut self;
-            let ended = std::mem::replace(player, Player::start(Box::new(super::Discard), Pace::Fast));
-            ended.finish().await
-        };
-        for error in player_errors {
+        let player = self.player.take().expect("taken here alone");
+        for error in player.finish().await {
             self.played(Played::Failed(error)).await;
         }
         let closing =
@@ -756,107 +387,6 @@ impl Conversation {
             let _ = done.send(());
         }
         self.summary
-    }
-
-    // ---- small things ----
-
-    fn timeout(&self) -> Duration {
-        Duration::from_millis(self.config.turn_timeout_ms)
-    }
-
-    /// Something happened: the turn is not stalled.
-    fn touch(&mut self) {
-        self.deadline = Instant::now() + self.timeout();
-    }
-
-    fn remember(&mut self, role: Role, content: &str, interrupted: bool) -> String {
-        let id = self.clock.uuid(self.clock.now()).to_string();
-        self.remember_as(id.clone(), role, content, interrupted);
-        id
-    }
-
-    fn remember_as(&mut self, id: String, role: Role, content: &str, interrupted: bool) {
-        self.history.push(Message { id, role, content: content.to_owned(), interrupted });
-    }
-
-    async fn history_changed(&mut self, turn_id: Option<TurnId>) {
-        let messages = self.history.clone();
-        let last_message_id = messages.last().map(|message| message.id.clone());
-        self.tell(turn_id, HistoryUpdatedEvent { messages, last_message_id }).await;
-    }
-
-    async fn error(
-        &mut self,
-        turn_id: Option<TurnId>,
-        component: ComponentKind,
-        code: &str,
-        message: String,
-    ) {
-        let event = AgentErrorEvent {
-            error: None,
-            error_code: Some(code.into()),
-            context: None,
-            is_recoverable: true,
-            error_message: message,
-            component: Some(component),
-            fatal: false,
-        };
-        self.tell(turn_id, event).await;
-    }
-
-    /// Nothing is being said: listening or ready.
-    async fn settle(&mut self, cause: &str) {
-        self.settle_in(None, cause).await;
-    }
-
-    async fn settle_in(&mut self, turn_id: Option<TurnId>, cause: &str) {
-        if self.reply.is_none() {
-            let state = if self.user_speaks { AgentState::Listening } else { AgentState::Ready };
-            self.become_state_in(turn_id, state, cause).await;
-        }
-    }
-
-    async fn become_state(&mut self, state: AgentState, cause: &str) {
-        self.become_state_in(None, state, cause).await;
-    }
-
-    async fn become_state_in(&mut self, turn_id: Option<TurnId>, state: AgentState, cause: &str) {
-        let previous_state = std::mem::replace(&mut self.state, state);
-        if previous_state != state {
-            let cause = Some(cause.to_owned());
-            self.tell(turn_id, AgentStateChangedEvent { state, previous_state, cause }).await;
-        }
-    }
-
-    async fn tell<T: EventPayload>(&self, turn_id: Option<TurnId>, event: T) {
-        self.tell_with(Stamp::turn(turn_id), event).await;
-    }
-
-    async fn tell_with<T: EventPayload>(&self, stamp: Stamp, event: T) {
-        let told = self.session.emit_wait_with(event, stamp);
-        if tokio::time::timeout(PATIENCE, told).await.is_err() {
-            tracing::warn!(event = T::NAME, "a subscriber has not made room for {} ms", PATIENCE.as_millis());
-        }
-    }
-}
-
-fn transcript(
-    text: String,
-    mode: TranscriptMode,
-    message_id: String,
-    chunk: Option<usize>,
-    interrupted: bool,
-) -> AgentTranscriptEvent {
-    AgentTranscriptEvent {
-        text,
-        mode,
-        message_id,
-        content_index: chunk.map(|chunk| u32::try_from(chunk).unwrap_or(u32::MAX)),
-        utterance_id: None,
-        interrupted,
-        end_of_speech: mode == TranscriptMode::Final,
-        cue_tag: None,
-        model: None,
     }
 }
 
@@ -889,12 +419,4 @@ async fn receive_tts<S>(session: &mut Option<(S, Received)>, wants_audio: bool) 
         event = events.recv() => Next::Tts(event),
         incoming = audio.recv(), if wants_audio => Next::Audio(incoming),
     }
-}
-
-fn try_receive<S>(session: &mut Option<(S, Received)>) -> Option<Arc<Envelope>> {
-    session.as_mut()?.1.events.try_recv().ok()
-}
-
-fn try_receive_audio<S>(session: &mut Option<(S, Received)>) -> Option<Incoming> {
-    session.as_mut()?.1.audio.try_recv().ok()
 }

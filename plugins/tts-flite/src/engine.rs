@@ -1,6 +1,6 @@
 //! Speech from text, piece by piece, with the time of each word.
 //!
-//! Any number of threads may speak at once, with the same voice or with others: see [`sys`](crate::sys) for why.
+//! Any number of threads may speak at once, with the same voice or with others: `sys.rs` says why.
 //! Not here: events, sessions, settings and pacing. A piece comes when it is made, long before it would be heard.
 
 use crate::{
@@ -499,20 +499,5 @@ mod tests {
                 });
             }
         });
-    }
-
-    #[test]
-    fn missing_library_is_named_with_its_package() {
-        let source = libloading_error();
-        let error = LoadError::Library { library: "libflite.so.1", source };
-        assert_eq!(
-            error.to_string(),
-            "cannot open libflite.so.1, a part of the Debian package `libflite1`; install it with \
-             `apt-get install libflite1`"
-        );
-    }
-
-    fn libloading_error() -> libloading::Error {
-        libloading::Error::DlOpenUnknown
     }
 }

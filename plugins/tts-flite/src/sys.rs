@@ -458,3 +458,29 @@ const _: () = {
     assert!(offset_of!(RawStreamingInfo, asc) == 8);
     assert!(offset_of!(RawStreamingInfo, userdata) == 32 && size_of::<RawStreamingInfo>() == 40);
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_library_is_named_with_its_package() {
+        let error = open("libflite_absent.so.1").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot open libflite_absent.so.1, a part of the Debian package `libflite1`; install it with \
+             `apt-get install libflite1`"
+        );
+    }
+
+    #[test]
+    fn library_that_is_no_flite_is_refused() {
+        const LIBRARY: &str = "libc.so.6";
+        let library = open(LIBRARY).unwrap();
+        // SAFETY: the type does not matter for a function that is not there.
+        let found = unsafe { symbol::<unsafe extern "C" fn()>(&library, LIBRARY, c"flite_init") };
+        assert!(
+            found.unwrap_err().to_string().starts_with("libc.so.6 has no `flite_init`, so it is not flite 2")
+        );
+    }
+}

@@ -7,6 +7,9 @@
 //!
 //! Not here: picture files and colours (`luma.rs`).
 
+#[cfg(test)]
+mod tests;
+
 use rqrr::{DeQRError, Grid, SimpleGrid};
 use thiserror::Error;
 

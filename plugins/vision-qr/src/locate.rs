@@ -20,9 +20,9 @@ use self::{
 /// Finder patterns that are combined into threes: those seen in most rows, enough for a sheet of twenty codes.
 const MAX_FINDERS: usize = 64;
 
-/// Looks at single modules that one pass over a picture may cost, less than 0.1 s in a release build. Half of the
-/// zxing photos need 0.4 million before their code is read, the worst 4 million.
-const MAX_SAMPLES: u64 = 10_000_000;
+/// Looks at single modules that a pass may cost between one code that is read and the next, about 40 ms in a release
+/// build. No zxing photo needs more than 2 million.
+const MAX_SAMPLES: u64 = 4_000_000;
 
 /// Agreement of three finder patterns with the square that they would span, before it is looked at closely. Source:
 /// 0.58 is the least that a code of the zxing photos has which can be read, 0.3 the most in white noise.
@@ -78,6 +78,7 @@ pub(crate) fn squares<R>(
         match reading {
             Some((index, reading)) => {
                 corners.into_iter().for_each(|corner| used[corner] = true);
+                search.samples_left = MAX_SAMPLES;
                 found.push((candidates[index].clone(), Some(reading)));
             }
             None => {
@@ -143,7 +144,9 @@ fn three(finders: &[Finder], corners: [usize; 3]) -> Option<(f64, [usize; 3])> {
     if u.0 * v.1 < u.1 * v.0 {
         std::mem::swap(&mut right, &mut below);
     }
-    Some((cosine + long / short + large / small - 2.0, [top_left, right, below]))
+    // On a sheet of codes, corners of different codes are as regular as those of one; those of one are closer.
+    let modules = long / large;
+    Some((cosine + long / short + large / small - 2.0 + modules / 1000.0, [top_left, right, below]))
 }
 
 /// Looks at modules until the budget is used up.
@@ -156,26 +159,30 @@ impl Search<'_> {
     /// Squares that the three finder patterns may span, the likely ones first: two sizes, and for each the places
     /// where an alignment pattern shows.
     fn candidates(&mut self, corners: [Finder; 3]) -> Vec<Square> {
-        let [top_left, top_right, bottom_left] = corners;
-        let to = [
-            top_left.center(),
-            top_right.center(),
-            (top_right.x + bottom_left.x - top_left.x, top_right.y + bottom_left.y - top_left.y),
-            bottom_left.center(),
-        ];
+        let spans = self.spans(&corners);
+        let [a, b, d] = corners.map(|corner| corner.center());
+        let flat = (b.0 + d.0 - a.0, b.1 + d.1 - a.1);
         let mut sizes = Vec::new();
-        for version in self.versions(&corners) {
-            let Some(transform) = Transform::between(&centers(version), &to) else { continue };
-            let finders = self.fitness(&transform, &grid::finders(version));
-            if finders >= ALIKE {
-                sizes.push((finders + self.fitness(&transform, &grid::timing(version)), version, transform));
+        for version in versions(&corners, &spans) {
+            let fourths = [Some(flat), fourth(&corners, &spans)];
+            let best = fourths.into_iter().flatten().filter_map(|c| {
+                let to = [a, b, c, d];
+                let transform = Transform::between(&centers(version), &to)?;
+                Some((self.fitness(&transform, &grid::finders(version)), transform, to))
+            });
+            let best = best.max_by(|a, b| a.0.total_cmp(&b.0));
+            if let Some((finders, transform, to)) = best
+                && finders >= ALIKE
+            {
+                let timing = self.fitness(&transform, &grid::timing(version));
+                sizes.push((finders + timing, version, transform, to));
             }
         }
         sizes.sort_by(|a, b| b.0.total_cmp(&a.0));
         sizes.truncate(2);
 
         let mut squares = Vec::new();
-        for (_, version, transform) in sizes {
+        for (_, version, transform, to) in sizes {
             let modules = grid::fixed(version);
             let from = centers(version);
             for alignment in self.alignments(version, &transform) {
@@ -188,25 +195,20 @@ impl Search<'_> {
         squares
     }
 
-    /// Versions that fit the distance of the finder patterns, measured in modules along the way.
-    fn versions(
-        &mut self,
-        [top_left, top_right, bottom_left]: &[Finder; 3],
-    ) -> impl Iterator<Item = u8> + use<> {
-        let mut modules = |a: &Finder, b: &Finder| {
-            let module = (self.module_towards(a, b) + self.module_towards(b, a)) / 2.0;
-            a.distance(b) / module + 7.0
+    /// Size of a module of each finder pattern in the directions from the top left one to the right and down.
+    fn spans(&mut self, corners: &[Finder; 3]) -> [[f64; 2]; 3] {
+        let [top_left, top_right, bottom_left] = corners;
+        let direction = |to: &Finder| {
+            let distance = top_left.distance(to);
+            ((to.x - top_left.x) / distance, (to.y - top_left.y) / distance)
         };
-        let size = (modules(top_left, top_right) + modules(top_left, bottom_left)) / 2.0;
-        let nearest = ((size - 17.0) / 4.0).round().clamp(1.0, 40.0) as u8;
-        (nearest.saturating_sub(2)..=nearest + 2).filter(|version| (1..=40).contains(version))
+        let (right, down) = (direction(top_right), direction(bottom_left));
+        corners.map(|finder| [self.span(&finder, right), self.span(&finder, down)])
     }
 
-    /// Size of a module in the direction of another finder pattern: a seventh of the way through this one.
-    fn module_towards(&mut self, finder: &Finder, other: &Finder) -> f64 {
+    /// Size of a module in one direction: a seventh of the way through the pattern.
+    fn span(&mut self, finder: &Finder, (x, y): Point) -> f64 {
         const STEP: f64 = 0.25;
-        let distance = finder.distance(other);
-        let (x, y) = ((other.x - finder.x) / distance, (other.y - finder.y) / distance);
         let longest = 8.0 * finder.module;
         let mut half = |sign: f64| {
             let mut changes = 0;
@@ -343,6 +345,31 @@ impl Square {
         });
         dark.count() >= 3
     }
+}
+
+/// Versions that fit the distances of the finder patterns, in modules.
+fn versions(
+    [top_left, top_right, bottom_left]: &[Finder; 3],
+    spans: &[[f64; 2]; 3],
+) -> impl Iterator<Item = u8> + use<> {
+    let across = 2.0 * top_left.distance(top_right) / (spans[0][0] + spans[1][0]);
+    let down = 2.0 * top_left.distance(bottom_left) / (spans[0][1] + spans[2][1]);
+    let size = (across + down) / 2.0 + 7.0;
+    let nearest = ((size - 17.0) / 4.0).round().clamp(1.0, 40.0) as u8;
+    (nearest.saturating_sub(2)..=nearest + 2).filter(|version| (1..=40).contains(version))
+}
+
+/// Where the fourth corner is when the sizes of the finder patterns tell how far away each is.
+///
+/// An area seen from afar shrinks with the third power of its depth, and depth is linear over the square.
+fn fourth([top_left, top_right, bottom_left]: &[Finder; 3], spans: &[[f64; 2]; 3]) -> Option<Point> {
+    let area = |index: usize| spans[index][0] * spans[index][1];
+    let depth = |index: usize| (area(0) / area(index)).cbrt();
+    let (right, down) = (depth(1), depth(2));
+    let last = right + down - 1.0;
+    let x = (right * top_right.x + down * bottom_left.x - top_left.x) / last;
+    let y = (right * top_right.y + down * bottom_left.y - top_left.y) / last;
+    (last > 0.3).then_some((x, y))
 }
 
 /// Where the centers of the finder patterns are in the grid, clockwise from the top left, and where a fourth would be.

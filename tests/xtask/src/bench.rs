@@ -11,8 +11,7 @@ use crate::{
 /// Measure a release build
 ///
 /// Builds everything (see `cargo xtask dist`), then runs the package antiphon-bench on it, which prints a table and writes
-/// target/bench/results.json. Close what else
-/// uses the processor before you trust a number.
+/// target/bench/results.json. Close what else uses the processor before you trust a number.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -34,6 +33,11 @@ pub(crate) fn run(args: Args) -> Result<()> {
         bail!("there is no package {PACKAGE} in the workspace");
     }
     dist::build(&workspace, Profile::Release)?;
+    step("bench plugin", || {
+        let mut command = workspace.cargo();
+        command.args(["build", "--release", "--package", "antiphon-bench-plugin"]);
+        run_command(&mut command)
+    })?;
     step("bench", || {
         let mut command = workspace.cargo();
         command.args(["run", "--release", "--package", PACKAGE, "--", "--dist"]);

@@ -1,0 +1,194 @@
+//! `antiphon doctor`: what is installed, what is missing, and what mends it.
+
+use std::fmt::Write as _;
+
+use antiphon_core::EventBus;
+use antiphon_host::{Host, Kind, NoProvider, PluginState, plugins::PluginInstance};
+use antiphon_plugin_api::abi::{ABI_VERSION, API_VERSION};
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::{
+    Exit,
+    output::{self, Ink, Style, Table, clean, count},
+    plugins,
+    setup::{Global, Setup},
+    talk::stage,
+};
+
+/// Tell what is installed, what is missing, and what to do about it
+///
+/// Starts every plugin and says why some do not run; plugins know which package brings what they need. The exit code is 0
+/// if a conversation is possible: if turn detection, speech to text, language model and text to speech have a plugin.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  antiphon doctor
+  antiphon --plugins target/debug doctor
+  antiphon doctor --json | jq '.stages[] | select(.plugin == null)'";
+
+/// The stages that a conversation cannot do without.
+const CONVERSATION: [Kind; 4] = [Kind::Turn, Kind::Stt, Kind::Llm, Kind::Tts];
+
+pub(super) async fn run(global: &Global, args: Args) -> Result<Exit> {
+    let setup = Setup::read(global, &[])?;
+    let host = setup.host().bus(EventBus::new()).start().await;
+    let stages: Vec<_> = Kind::ALL.map(|kind| (kind, provider(&setup, &host, kind))).into_iter().collect();
+    let is_ready =
+        |(kind, plugin): &(Kind, Result<String, NoProvider>)| plugin.is_ok() || !CONVERSATION.contains(kind);
+    let ready = stages.iter().all(is_ready);
+    if args.json {
+        output::print_json(&to_json(&setup, &host, &stages, ready))?;
+    } else {
+        output::print(&to_text(&setup, &host, &stages, ready, Style::stdout()))?;
+    }
+    host.shutdown().await;
+    Ok(Exit::done_if(ready))
+}
+
+type Stage = (Kind, Result<String, NoProvider>);
+
+/// The plugin that a conversation would use.
+fn provider(setup: &Setup, host: &Host, kind: Kind) -> Result<String, NoProvider> {
+    let agent = &setup.config.agent;
+    let wanted = match kind {
+        Kind::Turn => &agent.turn,
+        Kind::Stt => &agent.stt,
+        Kind::Llm => &agent.llm,
+        Kind::Tts => &agent.tts,
+        Kind::Vision => &None,
+    };
+    let name = |plugin: &std::sync::Arc<PluginInstance>| plugin.manifest().name.clone();
+    host.provider(kind, wanted.as_deref()).map(name)
+}
+
+fn to_text(setup: &Setup, host: &Host, stages: &[Stage], ready: bool, style: Style) -> String {
+    let mut text = String::new();
+    let version = env!("CARGO_PKG_VERSION");
+    let mut line = |told: &str| writeln!(text, "{told}").expect("text grows");
+    line(&format!("antiphon {version} (plugin ABI {ABI_VERSION}, antiphon-plugin-api {API_VERSION})"));
+
+    line("\nPlugin directories");
+    for place in &setup.searched {
+        let (ink, found) = match place.exists {
+            true => (Ink::Green, plugins_in(host, &place.directory)),
+            false => (Ink::Yellow, "there is no such directory".to_owned()),
+        };
+        line(&format!("  {} ({}): {}", place.directory.display(), place.origin, style.paint(ink, found)));
+    }
+    if host.plugins().is_empty() {
+        line("\nWhat to do");
+        for told in setup.nothing_found().lines() {
+            line(&format!("  {told}"));
+        }
+        return text;
+    }
+
+    line("\nPlugins");
+    for row in plugins::rows(setup, host.plugins(), style).lines() {
+        line(&format!("  {row}"));
+    }
+
+    line("\nStages");
+    let mut table = Table::default();
+    for (kind, plugin) in stages {
+        let (ink, told) = match plugin {
+            Ok(name) => (Ink::Green, name.clone()),
+            Err(_) if CONVERSATION.contains(kind) => (Ink::Red, "no plugin".to_owned()),
+            Err(_) => (Ink::Yellow, "no plugin (not needed for a conversation)".to_owned()),
+        };
+        table.row([(Ink::Plain, stage(*kind).to_owned()), (Ink::Dim, kind.to_string()), (ink, told)]);
+    }
+    line(table.render(style, "  ").trim_end());
+
+    let cures = cures(setup, host, stages);
+    if !cures.is_empty() {
+        line("\nWhat to do");
+        for cure in cures {
+            line(&format!("  {}", clean(&cure).replace('\n', "\n    ")));
+        }
+    }
+    line(match ready {
+        true => "\nReady for a conversation: antiphon talk RECORDING.wav",
+        false => "\nNot ready for a conversation",
+    });
+    text
+}
+
+fn plugins_in(host: &Host, directory: &std::path::Path) -> String {
+    let found = host.plugins().iter().filter(|plugin| plugin.path.parent() == Some(directory));
+    count(found.count() as u64, "library").replace("librarys", "libraries")
+}
+
+/// What mends each stage, and each plugin, that does not work.
+fn cures(setup: &Setup, host: &Host, stages: &[Stage]) -> Vec<String> {
+    let broken = host.plugins().iter().filter(|plugin| plugin.state == PluginState::Failed);
+    let mut cures: Vec<String> =
+        broken.filter_map(|plugin| Some(format!("{}: {}", plugin.name, setup.problem(plugin)?))).collect();
+    for (kind, plugin) in stages {
+        let Err(NoProvider { wanted, reasons, .. }) = plugin else { continue };
+        // What is broken is in the list already.
+        let disabled = reasons.iter().find(|(name, _)| {
+            host.plugins().iter().any(|plugin| plugin.name == *name && plugin.state == PluginState::Disabled)
+        });
+        match (wanted, disabled) {
+            (_, Some((name, _))) => {
+                cures.push(format!("{name} is switched off: take it out of plugins.disabled"))
+            }
+            (Some(name), None) if reasons.is_empty() => cures.push(format!(
+                "the configuration wants {name} for {}, which was not found: correct agent.{kind}",
+                stage(*kind)
+            )),
+            (None, None) if reasons.is_empty() => cures.push(format!(
+                "{}: put a plugin for it ({kind}-*) into one of the directories above",
+                stage(*kind)
+            )),
+            _ => {}
+        }
+    }
+    cures
+}
+
+fn to_json(setup: &Setup, host: &Host, stages: &[Stage], ready: bool) -> Value {
+    let directories: Vec<Value> = setup
+        .searched
+        .iter()
+        .map(
+            |place| json!({ "path": place.directory, "from": place.origin.as_str(), "exists": place.exists }),
+        )
+        .collect();
+    let plugins: Vec<Value> = host
+        .plugins()
+        .iter()
+        .map(|plugin| {
+            json!({
+                "name": plugin.name,
+                "version": plugin.version(),
+                "path": plugin.path,
+                "state": plugin.state,
+                "problem": setup.problem(plugin),
+            })
+        })
+        .collect();
+    let stages_of = |(kind, plugin): &Stage| {
+        let reason = plugin.as_ref().err().map(ToString::to_string);
+        json!({ "stage": kind, "needed": CONVERSATION.contains(kind), "plugin": plugin.as_ref().ok(), "reason": reason })
+    };
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "abi_version": ABI_VERSION,
+        "api_version": API_VERSION,
+        "ready": ready,
+        "directories": directories,
+        "plugins": plugins,
+        "stages": stages.iter().map(stages_of).collect::<Vec<_>>(),
+        "cures": cures(setup, host, stages),
+    })
+}

@@ -1,0 +1,121 @@
+//! A detection as text: any event that extends `vision.detection`, also with fields that nobody here knows.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value};
+
+use crate::cli::output::{Ink, Style, clean, count, milliseconds};
+
+/// Fields that every plugin event has, or that the text says already.
+const KNOWN_FIELDS: [&str; 18] = [
+    "type",
+    "event_id",
+    "timestamp",
+    "session_id",
+    "seq",
+    "turn_id",
+    "causation_id",
+    "participant",
+    "user_metadata",
+    "mono_ns",
+    "plugin_name",
+    "plugin_version",
+    "plugin_instance",
+    "model_id",
+    "inference_time_ms",
+    "detection_count",
+    "image_width",
+    "image_height",
+];
+
+/// Fields that say what an object is, the best one first.
+const LABELS: [&str; 4] = ["text", "label", "name", "class"];
+
+/// Fields that say where it is.
+const BOX: [&str; 4] = ["x1", "y1", "x2", "y2"];
+
+/// The lines of one detection: what was found by whom, then each object.
+pub(super) fn to_text(event: &Value, style: Style) -> String {
+    let of = |key: &str| event.get(key).and_then(Value::as_str).unwrap_or_default();
+    let found = event.get("detection_count").and_then(Value::as_u64).unwrap_or_default();
+    let found =
+        if found == 0 { "nothing found".to_owned() } else { format!("{} found", count(found, "object")) };
+    let took = event.get("inference_time_ms").and_then(Value::as_f64);
+    let took = took.map(|ms| format!(" in {}", milliseconds(ms))).unwrap_or_default();
+    let by = style.paint(Ink::Dim, format!("{} ({})", clean(of("plugin_name")), clean(of("type"))));
+    let mut text = format!("  {found}{took}  {by}\n");
+    let empty = Map::new();
+    let fields = event.as_object().unwrap_or(&empty);
+    let own =
+        || fields.iter().filter(|(key, value)| !KNOWN_FIELDS.contains(&key.as_str()) && !value.is_null());
+    let is_empty = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
+    let plain = own().filter(|(_, value)| !is_list_of_objects(value) && !is_empty(value));
+    let plain: Vec<String> = plain.map(pair).collect();
+    if !plain.is_empty() {
+        writeln!(text, "    {}", plain.join("  ")).expect("text grows");
+    }
+    for object in
+        own().filter(|(_, value)| is_list_of_objects(value)).flat_map(|(_, list)| list.as_array()).flatten()
+    {
+        writeln!(text, "    {}", object_text(object.as_object().unwrap_or(&empty), style))
+            .expect("text grows");
+    }
+    text
+}
+
+fn is_list_of_objects(value: &Value) -> bool {
+    value.as_array().is_some_and(|items| items.iter().all(Value::is_object) && !items.is_empty())
+}
+
+fn object_text(object: &Map<String, Value>, style: Style) -> String {
+    let label = LABELS.iter().find(|label| object.get(**label).is_some_and(Value::is_string));
+    let mut parts = Vec::new();
+    if let Some(text) = label.and_then(|label| object[*label].as_str()) {
+        parts.push(style.paint(Ink::Bold, format!("\"{}\"", clean(text).replace('\n', "\\n"))));
+    }
+    let edges: Option<Vec<String>> = BOX.iter().map(|edge| object.get(*edge).map(Value::to_string)).collect();
+    if let Some([x1, y1, x2, y2]) = edges.as_deref() {
+        parts.push(format!("at {x1},{y1} to {x2},{y2}"));
+    }
+    if let Some(confidence) = object.get("confidence").and_then(Value::as_f64) {
+        parts.push(format!("confidence {confidence:.2}"));
+    }
+    let is_said = |key: &str| Some(&key) == label || BOX.contains(&key) || key == "confidence";
+    parts.extend(object.iter().filter(|(key, value)| !is_said(key) && !value.is_null()).map(pair));
+    parts.join("  ")
+}
+
+fn pair((key, value): (&String, &Value)) -> String {
+    clean(&match value {
+        Value::String(text) => format!("{key}={text}"),
+        _ => format!("{key}={value}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn objects_are_lines_and_unknown_fields_are_kept() {
+        let event = json!({
+            "type": "vision-qr.codes", "seq": 3, "plugin_name": "vision-qr", "detection_count": 1,
+            "inference_time_ms": 3.2, "model_id": null, "mood": "good",
+            "codes": [{ "text": "hello", "x1": 1, "y1": 2, "x2": 3, "y2": 4, "confidence": 0.5, "version": 7, "label": "qr" }],
+        });
+        assert_eq!(
+            to_text(&event, Style::none()),
+            "  1 object found in 3.2 ms  vision-qr (vision-qr.codes)\n    mood=good\n    \"hello\"  at 1,2 to 3,4  \
+             confidence 0.50  label=qr  version=7\n"
+        );
+    }
+
+    #[test]
+    fn nothing_is_something_to_tell() {
+        let event =
+            json!({ "type": "vision.detection", "plugin_name": "v", "detection_count": 0, "objects": [] });
+        assert_eq!(to_text(&event, Style::none()), "  nothing found  v (vision.detection)\n");
+    }
+}

@@ -1,0 +1,237 @@
+//! `antiphon plugins`: what is installed, what each plugin declares, and why some cannot be used.
+
+use std::{fmt::Write as _, path::Path};
+
+use antiphon_core::EventBus;
+use antiphon_host::{Plugin, PluginState, config::similar, plugins};
+use antiphon_plugin_api::PluginManifest;
+use anyhow::{Context, Result, anyhow, bail};
+use clap::Subcommand;
+use serde_json::json;
+
+use super::{
+    Exit,
+    output::{self, Ink, Style, Table, complain},
+    schema,
+    setup::{Global, Setup, from_here},
+};
+
+/// Show what plugins are installed, what they declare, and why some cannot be used
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES, arg_required_else_help = true)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  antiphon plugins list
+  antiphon plugins inspect tts-flite";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the plugins that are found, and whether they work
+    ///
+    /// Starts each plugin, since only then a missing system library shows. Lists also what cannot be used, with the
+    /// reason. The exit code is 0 if anything was found.
+    #[command(after_help = LIST_EXAMPLES)]
+    List {
+        /// Do not start the plugins
+        #[arg(long)]
+        no_start: bool,
+        /// Print JSON: directories, and plugins with their manifests
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show all that one plugin declares: settings, event types, versions. Does not start it
+    #[command(after_help = INSPECT_EXAMPLES)]
+    Inspect {
+        /// A file, or the name of a plugin that `antiphon plugins list` finds
+        #[arg(value_name = "PATH|NAME")]
+        plugin: String,
+        /// Print JSON: the manifest, the file and the state
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  antiphon plugins list
+  antiphon --plugins target/debug plugins list --no-start
+  antiphon plugins list --json | jq -r '.plugins[] | select(.state == \"failed\") | .error'";
+
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  antiphon plugins inspect tts-flite
+  antiphon plugins inspect ./libmy_plugin.so
+  antiphon plugins inspect tts-flite --json | jq .manifest.settings";
+
+pub(super) async fn run(global: &Global, args: Args) -> Result<Exit> {
+    let setup = Setup::read(global, &[])?;
+    match args.command {
+        Command::List { no_start, json } => list(&setup, no_start, json).await,
+        Command::Inspect { plugin, json } => inspect(&setup, &plugin, json).await,
+    }
+}
+
+async fn list(setup: &Setup, no_start: bool, json: bool) -> Result<Exit> {
+    let (host, loaded);
+    let plugins = if no_start {
+        host = None;
+        loaded = setup.load().await?;
+        &loaded[..]
+    } else {
+        host = Some(setup.host().bus(EventBus::new()).start().await);
+        host.as_ref().map(antiphon_host::Host::plugins).unwrap_or_default()
+    };
+    let usable = plugins.iter().filter(|plugin| is_usable(plugin)).count();
+    if json {
+        let directories: Vec<_> = setup
+            .searched
+            .iter()
+            .map(|place| json!({ "path": place.directory, "from": place.origin.as_str(), "exists": place.exists }))
+            .collect();
+        output::print_json(&json!({ "directories": directories, "plugins": plugins, "usable": usable }))?;
+    } else if !plugins.is_empty() {
+        let mut text = rows(setup, plugins, Style::stdout());
+        writeln!(text, "{usable} of {} usable", plugins.len()).expect("text grows");
+        output::print(&text)?;
+    }
+    let found_any = setup.found_any(plugins);
+    if let Some(host) = host {
+        host.shutdown().await;
+    }
+    found_any?;
+    Ok(Exit::Done)
+}
+
+/// Whether nothing is wrong with it, as far as is known.
+pub(super) fn is_usable(plugin: &Plugin) -> bool {
+    matches!(plugin.state, PluginState::Loaded | PluginState::Started)
+}
+
+/// A line for each plugin, and the reason below those that cannot be used.
+pub(super) fn rows(setup: &Setup, plugins: &[Plugin], style: Style) -> String {
+    let mut table = Table::with_header(["NAME", "VERSION", "CAN", "RANK", "STATE", "FILE"]);
+    for plugin in plugins {
+        let manifest = plugin.manifest.as_ref();
+        table.row([
+            (Ink::Bold, plugin.name.clone()),
+            (Ink::Plain, plugin.version().to_owned()),
+            (Ink::Plain, manifest.map(capabilities).unwrap_or_default()),
+            (Ink::Plain, manifest.map(|manifest| manifest.rank.to_string()).unwrap_or_default()),
+            (ink(plugin.state), state(plugin.state).to_owned()),
+            (Ink::Dim, from_here(&plugin.path)),
+        ]);
+    }
+    let rendered = table.render(style, "");
+    let mut lines = rendered.lines();
+    let mut text = String::new();
+    let header = lines.next().unwrap_or_default();
+    writeln!(text, "{header}").expect("text grows");
+    for (line, plugin) in lines.zip(plugins) {
+        writeln!(text, "{line}").expect("text grows");
+        for line in setup.problem(plugin).iter().flat_map(|problem| problem.lines()) {
+            writeln!(text, "    {}", style.paint(Ink::Red, output::clean(line))).expect("text grows");
+        }
+    }
+    text
+}
+
+fn capabilities(manifest: &PluginManifest) -> String {
+    manifest.capabilities.iter().map(|capability| capability.kind.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+fn ink(state: PluginState) -> Ink {
+    match state {
+        PluginState::Loaded | PluginState::Started => Ink::Green,
+        PluginState::Failed => Ink::Red,
+        PluginState::Disabled => Ink::Yellow,
+    }
+}
+
+fn state(state: PluginState) -> &'static str {
+    match state {
+        PluginState::Loaded => "loaded",
+        PluginState::Started => "started",
+        PluginState::Failed => "failed",
+        PluginState::Disabled => "disabled",
+    }
+}
+
+async fn inspect(setup: &Setup, wanted: &str, json: bool) -> Result<Exit> {
+    let path = Path::new(wanted);
+    let plugin = if wanted.contains('/') || wanted.ends_with(".so") || path.exists() {
+        let path = path.to_owned();
+        tokio::task::spawn_blocking(move || plugins::load_file(&path))
+            .await
+            .context("loading the plugin failed")?
+    } else {
+        let plugins = setup.load().await?;
+        setup.found_any(&plugins)?;
+        named(wanted, plugins)?
+    };
+    if json {
+        output::print_json(&plugin)?;
+    } else if let Some(manifest) = &plugin.manifest {
+        output::print(&described(&plugin, manifest, Style::stdout()))?;
+    }
+    if let Some(problem) = setup.problem(&plugin) {
+        complain(&anyhow!("{} {problem}", from_here(&plugin.path)));
+    }
+    Ok(Exit::done_if(plugin.state != PluginState::Failed))
+}
+
+/// The plugin of a name: the one that can be used, where there are several.
+fn named(wanted: &str, plugins: Vec<Plugin>) -> Result<Plugin> {
+    let mut names: Vec<String> = plugins.iter().map(|plugin| plugin.name.clone()).collect();
+    let mut candidates: Vec<Plugin> = plugins.into_iter().filter(|plugin| plugin.name == wanted).collect();
+    candidates.sort_by_key(|plugin| plugin.state == PluginState::Failed);
+    if let Some(plugin) = candidates.into_iter().next() {
+        return Ok(plugin);
+    }
+    names.dedup();
+    let known: Vec<&str> = names.iter().map(String::as_str).collect();
+    let hint = similar(wanted, &known).map(|name| format!(" (did you mean {name}?)")).unwrap_or_default();
+    bail!("no plugin is named {wanted}, there are {}{hint}", known.join(", "))
+}
+
+fn described(plugin: &Plugin, manifest: &PluginManifest, style: Style) -> String {
+    let mut text = String::new();
+    let title = style.paint(Ink::Bold, format!("{} {}", manifest.name, manifest.version));
+    writeln!(text, "{title}  {}", output::clean(&manifest.description)).expect("text grows");
+    let mut facts = Table::default();
+    let mut fact = |name: &str, value: String| facts.row([(Ink::Dim, name.to_owned()), (Ink::Plain, value)]);
+    let can = |capability: &antiphon_plugin_api::CapabilityDeclaration| {
+        format!("{} (version {})", capability.kind, capability.version)
+    };
+    fact("can", manifest.capabilities.iter().map(can).collect::<Vec<_>>().join(", "));
+    fact("rank", manifest.rank.to_string());
+    fact("licence", manifest.license.clone());
+    fact("built for", format!("ABI {}, antiphon-plugin-api {}", manifest.abi_version, manifest.api_version));
+    fact("file", from_here(&plugin.path));
+    fact("state", state(plugin.state).to_owned());
+    text.push_str(&facts.render(style, "  "));
+    match schema::table(&manifest.settings) {
+        Some(settings) => {
+            writeln!(text, "\nSettings (--set {}.NAME=VALUE)", manifest.name).expect("text grows");
+            text.push_str(&settings.render(style, "  "));
+        }
+        None => text.push_str("\nNo settings\n"),
+    }
+    text.push_str("\nEvents (* its own)\n");
+    let mut events = Table::default();
+    for event in &manifest.events {
+        let own = if event.schema.is_some() { "*" } else { "" };
+        let media = if event.media { " (media)" } else { "" };
+        events.row([
+            (Ink::Green, own.to_owned()),
+            (Ink::Plain, event.name.clone()),
+            (Ink::Dim, format!("extends {}{media}", event.extends.first().map_or("", String::as_str))),
+        ]);
+    }
+    text.push_str(&events.render(style, "  "));
+    text
+}

@@ -1,0 +1,8 @@
+//! The whole system: the real program, real plugins, real libraries, and recordings of real people.
+//!
+//! One file per subject; each test is a claim about what a user sees. What they run was built before: `cargo xtask test`
+//! does it, `cargo build --workspace` is enough.
+//!
+//! Not here: how fast anything is (that is `cargo xtask bench`), and parts on their own (each crate tests its own).
+
+mod isolation;
