@@ -46,7 +46,7 @@ mod table;
 
 pub use self::{
     emit::{Emitted, EventBus, PluginEmission, SessionBus, SubscriptionReport, TryEmitError, WeakEventBus},
-    handler::{Failure, HandlerOutput},
+    handler::{Failure, HandlerFuture, HandlerOutput},
     mailbox::Stats,
     stream::EventStream,
     subscription::{Subscription, SubscriptionBuilder},

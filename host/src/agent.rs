@@ -24,6 +24,7 @@ use tokio::{
 pub use self::output::{AudioOutput, Discard, OutputError};
 use crate::{
     Host, Kind, NoProvider,
+    host::HANDLERS_DEADLINE,
     plugins::{PluginInstance, PluginSessionError},
 };
 
@@ -300,7 +301,9 @@ impl Agent {
         let _ = self.commands.send(Command::Finish(done)).await;
         let _ = finished.await;
         let summary = self.task.await.map_err(|_| AgentError::Ended)?;
-        self.session.close().await;
+        if tokio::time::timeout(HANDLERS_DEADLINE, self.session.close()).await.is_err() {
+            tracing::warn!("a handler of the session did not end within {} s", HANDLERS_DEADLINE.as_secs());
+        }
         Ok(summary)
     }
 }

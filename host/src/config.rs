@@ -116,7 +116,8 @@ impl Config {
         }
         let agent = serde_json::to_value(&self.agent).expect("settings are plain data");
         let Value::Object(mut settings) = agent else { unreachable!("settings are a struct") };
-        let known: Vec<String> = settings.keys().cloned().collect();
+        let mut known: Vec<String> = settings.keys().cloned().collect();
+        known.sort();
         insert(&mut settings, keys, value).map_err(|()| SetError::NoTable { key: key() })?;
         let changed: AgentConfig =
             serde_json::from_value(Value::Object(settings)).map_err(|error| {
@@ -303,7 +304,8 @@ mod tests {
     #[test]
     fn schema_has_what_the_file_may_hold_and_nothing_else() {
         let schema = Config::schema();
-        let keys: Vec<&String> = schema["properties"].as_object().expect("an object").keys().collect();
+        let mut keys: Vec<&String> = schema["properties"].as_object().expect("an object").keys().collect();
+        keys.sort();
         assert_eq!(keys, ["agent", "plugin", "plugins"]);
         assert_eq!(schema["additionalProperties"], false);
         assert!(jsonschema::is_valid(&schema, &json!({"plugin": {"tts-flite": {"voice": "slt"}}})));

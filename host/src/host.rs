@@ -14,6 +14,10 @@ use crate::{
 /// How long a plugin may take to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(2);
 
+/// How long handlers may take for what waits for them when the host stops. One that never ends must not keep the
+/// program from ending.
+pub(crate) const HANDLERS_DEADLINE: Duration = Duration::from_secs(5);
+
 /// Everything that runs in one process: the bus and the plugins. Agents are opened on it.
 #[derive(Debug)]
 pub struct Host {
@@ -149,7 +153,8 @@ impl Host {
         AgentBuilder::new(self)
     }
 
-    /// Stops the plugins, then ends all subscriptions after they have handled what waits for them.
+    /// Stops the plugins, then ends all subscriptions after they have handled what waits for them. Handlers that take
+    /// longer than five seconds for it are left behind.
     pub async fn shutdown(self) {
         for plugin in &self.plugins {
             if let Some(instance) = plugin.instance()
@@ -162,6 +167,8 @@ impl Host {
                 );
             }
         }
-        self.bus.shutdown().await;
+        if tokio::time::timeout(HANDLERS_DEADLINE, self.bus.shutdown()).await.is_err() {
+            tracing::warn!("a handler did not end within {} s", HANDLERS_DEADLINE.as_secs());
+        }
     }
 }

@@ -185,7 +185,7 @@ impl LlmReply {
     }
 }
 
-struct Object<P>(Instance<P>);
+struct Object<P: Llm>(Instance<P>);
 
 impl<P: Llm> LlmV1 for Object<P> {
     fn open(&self, session_id: RStr<'_>, sink: SinkBox) -> LlmSessionBox {

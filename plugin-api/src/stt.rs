@@ -272,7 +272,7 @@ impl<S: SttSession> Serial for Session<S> {
     }
 }
 
-struct Object<P>(Instance<P>);
+struct Object<P: Stt>(Instance<P>);
 
 impl<P: Stt> SttV1 for Object<P> {
     fn open(&self, session_id: RStr<'_>, sink: SinkBox) -> SttSessionBox {

@@ -176,7 +176,7 @@ impl TtsOutput {
     }
 }
 
-struct Object<P>(Instance<P>);
+struct Object<P: Tts>(Instance<P>);
 
 impl<P: Tts> TtsV1 for Object<P> {
     fn open(&self, session_id: RStr<'_>, sink: SinkBox) -> TtsSessionBox {

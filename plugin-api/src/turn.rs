@@ -157,7 +157,7 @@ impl<S: TurnSession> Serial for Session<S> {
     async fn closed(_: &SessionContext) {}
 }
 
-struct Object<P>(Instance<P>);
+struct Object<P: TurnDetector>(Instance<P>);
 
 impl<P: TurnDetector> TurnV1 for Object<P> {
     fn open(&self, session_id: RStr<'_>, sink: SinkBox) -> TurnSessionBox {

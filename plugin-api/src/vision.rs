@@ -76,7 +76,7 @@ impl VisionOutput {
     }
 }
 
-struct Object<P>(Instance<P>);
+struct Object<P: Vision>(Instance<P>);
 
 impl<P: Vision> VisionV1 for Object<P> {
     fn open(&self, session_id: RStr<'_>, sink: SinkBox) -> VisionSessionBox {

@@ -1,8 +1,28 @@
 //! The expansion of `#[derive(Event)]`.
 
 use proc_macro2::TokenStream;
-use quote::quote;
-use syn::{Data, DeriveInput, Error, Fields, Ident, LitStr, Member, Path, Result, spanned::Spanned};
+use quote::{quote, quote_spanned};
+use syn::{
+    Data, DeriveInput, Error, Field, Fields, Ident, LitStr, Member, Path, Result, ext::IdentExt,
+    spanned::Spanned,
+};
+
+/// What `BaseEvent` and `PluginBaseEvent` have on the wire; a payload's field of that name would be overwritten.
+const STAMPED: [&str; 13] = [
+    "type",
+    "event_id",
+    "timestamp",
+    "session_id",
+    "seq",
+    "turn_id",
+    "causation_id",
+    "participant",
+    "user_metadata",
+    "mono_ns",
+    "plugin_name",
+    "plugin_version",
+    "plugin_instance",
+];
 
 struct Options {
     name: LitStr,
@@ -15,8 +35,8 @@ pub(crate) fn expand(input: &DeriveInput, core: &Path) -> Result<TokenStream> {
     let options = options(input)?;
     let Data::Struct(data) = &input.data else {
         return Err(Error::new(
-            input.span(),
-            "an event is a struct: `derive(Event)` cannot be used on enums and unions",
+            input.ident.span(),
+            "an event is a struct: for several kinds, derive one event for each, or give the struct an enum field",
         ));
     };
     if !input.generics.params.is_empty() {
@@ -25,26 +45,39 @@ pub(crate) fn expand(input: &DeriveInput, core: &Path) -> Result<TokenStream> {
             "an event has one schema, so its struct cannot be generic",
         ));
     }
+    check_fields(&data.fields)?;
     let base_field = base_field(&data.fields)?;
     let Options { name, base, media, overflow } = &options;
     let ident = &input.ident;
     let roots = ["BaseEvent", "PluginBaseEvent"];
     let is_root = base.segments.last().is_some_and(|segment| roots.iter().any(|root| segment.ident == root));
     let base_payload = match (&base_field, is_root) {
-        (Some(member), false) => {
-            quote! { ::core::option::Option::Some(&self.#member as &dyn #core::event::Payload) }
+        (Some((member, field)), false) => {
+            if !is_flat(field) {
+                return Err(Error::new(
+                    field.ty.span(),
+                    "an event is one flat object on the wire: add `#[serde(flatten)]` to its base",
+                ));
+            }
+            quote_spanned! { field.ty.span()=> {
+                let base: &#base = &self.#member;
+                ::core::option::Option::Some(base)
+            } }
         }
         (None, true) => quote! { ::core::option::Option::None },
-        (Some(member), true) => {
+        (Some((_, field)), true) => {
             return Err(Error::new(
-                member.span(),
-                "the fields of BaseEvent and PluginBaseEvent are stamped by the host: remove `#[event(base)]`",
+                field.ty.span(),
+                "the fields of BaseEvent and PluginBaseEvent are stamped by the host: remove this one",
             ));
         }
         (None, false) => {
+            let base = &base.segments.last().expect("a path is not empty").ident;
             return Err(Error::new(
                 base.span(),
-                "an event that extends another event holds it: add a field `#[event(base)] #[serde(flatten)] pub base: ..`",
+                format!(
+                    "an event that extends another holds it: add `#[event(base)] #[serde(flatten)] pub base: {base}`"
+                ),
             ));
         }
     };
@@ -55,6 +88,7 @@ pub(crate) fn expand(input: &DeriveInput, core: &Path) -> Result<TokenStream> {
     };
     let rust_name = ident.to_string();
     Ok(quote! {
+        #[diagnostic::do_not_recommend]
         impl #core::event::EventView for #ident {
             const NAME: &'static str = #name;
             const MEDIA: bool = #media;
@@ -69,6 +103,7 @@ pub(crate) fn expand(input: &DeriveInput, core: &Path) -> Result<TokenStream> {
                 <#base as #core::event::EventView>::extend_lineage(lineage);
             }
         }
+        #[diagnostic::do_not_recommend]
         impl #core::event::EventPayload for #ident {
             const INFO: &'static #core::event::EventInfo =
                 &#core::event::EventInfo::of::<Self, #base>(#rust_name, #overflow);
@@ -128,7 +163,26 @@ fn check_name(name: &LitStr) -> Result<()> {
     Err(Error::new(name.span(), "an event type is dotted lower-case words, such as \"stt.transcript.final\""))
 }
 
-fn base_field(fields: &Fields) -> Result<Option<Member>> {
+fn check_fields(fields: &Fields) -> Result<()> {
+    let stamped = |name: &&Ident| STAMPED.iter().any(|stamped| name.unraw() == stamped);
+    match fields.iter().filter_map(|field| field.ident.as_ref()).find(stamped) {
+        Some(name) => Err(Error::new(
+            name.span(),
+            format!(
+                "`{name}` is a field of the base, which is stamped by the host: emit it with a `Stamp`, or rename this"
+            ),
+        )),
+        None => Ok(()),
+    }
+}
+
+fn is_flat(field: &Field) -> bool {
+    let serde = field.attrs.iter().filter(|attribute| attribute.path().is_ident("serde"));
+    let mut lists = serde.filter_map(|attribute| attribute.meta.require_list().ok());
+    lists.any(|list| list.tokens.clone().into_iter().any(|token| token.to_string() == "flatten"))
+}
+
+fn base_field(fields: &Fields) -> Result<Option<(Member, &Field)>> {
     let mut found = None;
     for (member, field) in fields.members().zip(fields) {
         for attribute in field.attrs.iter().filter(|attribute| attribute.path().is_ident("event")) {
@@ -136,7 +190,7 @@ fn base_field(fields: &Fields) -> Result<Option<Member>> {
                 true => Ok(()),
                 false => Err(meta.error("expected `base`")),
             })?;
-            if found.replace(member.clone()).is_some() {
+            if found.replace((member.clone(), field)).is_some() {
                 return Err(Error::new(field.span(), "an event has one base"));
             }
         }

@@ -50,8 +50,13 @@ pub fn derive_event_union(input: TokenStream) -> TokenStream {
 
 /// Where the expanding crate sees `antiphon_core`: directly, or through the crate that re-exports it.
 fn core_path() -> Path {
-    if crate_name("antiphon-core").is_ok() {
-        return syn::parse_quote!(::antiphon_core);
+    match crate_name("antiphon-core") {
+        Ok(FoundCrate::Name(name)) => {
+            let name = Ident::new(&name, Span::call_site());
+            return syn::parse_quote!(::#name);
+        }
+        Ok(FoundCrate::Itself) => return syn::parse_quote!(::antiphon_core),
+        Err(_) => {}
     }
     for (package, module) in
         [("antiphon-plugin-api", "antiphon_plugin_api"), ("antiphon-host", "antiphon_host")]

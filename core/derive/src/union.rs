@@ -7,7 +7,7 @@ use syn::{Data, DeriveInput, Error, Fields, Path, Result, spanned::Spanned};
 pub(crate) fn expand(input: &DeriveInput, core: &Path) -> Result<TokenStream> {
     let Data::Enum(data) = &input.data else {
         return Err(Error::new(
-            input.span(),
+            input.ident.span(),
             "`derive(EventUnion)` is for enums whose variants hold an `Event<..>` each",
         ));
     };
@@ -29,10 +29,14 @@ pub(crate) fn expand(input: &DeriveInput, core: &Path) -> Result<TokenStream> {
         });
     }
     if attempts.is_empty() {
-        return Err(Error::new(input.span(), "a union of no event types receives nothing: add a variant"));
+        return Err(Error::new(
+            input.ident.span(),
+            "a union of no event types receives nothing: add a variant",
+        ));
     }
     let (ident, (impl_generics, ty_generics, where_clause)) = (&input.ident, input.generics.split_for_impl());
     Ok(quote! {
+        #[diagnostic::do_not_recommend]
         impl #impl_generics #core::event::FromEvent for #ident #ty_generics #where_clause {
             fn extend_filter(filter: &mut #core::event::Filter) {
                 #(#filters)*

@@ -250,6 +250,7 @@ pub(super) fn report_lag(bus: &Weak<Inner>, mailbox: &Mailbox) {
         "a subscription lost events"
     );
     if let Some(inner) = bus.upgrade() {
-        EventBus::from_inner(inner).emit(SubscriberLaggedEvent { handler, dropped, event_type: None });
+        let event = SubscriberLaggedEvent { handler, dropped, event_type: None };
+        EventBus::from_inner(inner).emit_in(mailbox.session_id(), event, Stamp::default());
     }
 }

@@ -62,7 +62,7 @@ struct Live {
 /// The host, or one session: its own order, and subscriptions that end with it.
 #[derive(Debug)]
 pub(super) struct Scope {
-    session_id: Option<SessionId>,
+    pub(super) session_id: Option<SessionId>,
     /// Where the session is listed; nowhere for the host.
     bus: Weak<Inner>,
     seq: Mutex<u64>,
@@ -182,7 +182,8 @@ impl EventBus {
         &self.inner.clock
     }
 
-    /// Opens a session with a fresh id. It ends when it is closed, or when its last handle is dropped.
+    /// Opens a session with a fresh id. It ends when it is closed, or when its last handle is dropped; a handler that
+    /// holds one keeps it open.
     #[must_use]
     pub fn open_session(&self) -> SessionBus {
         let now = self.inner.clock.now();
@@ -312,9 +313,14 @@ impl EventBus {
         drop(seq);
         for mailbox in receivers() {
             mailbox.items.notify_one();
-            if !losses.is_empty() {
+        }
+        if !losses.is_empty() {
+            for mailbox in receivers() {
                 // It may have been disconnected, which ends the wait for room.
                 mailbox.room.notify_waiters();
+                if mailbox.begins_to_lag() {
+                    deliver::report_lag(&self.weak_inner(), mailbox);
+                }
             }
         }
         Ok(Some(Dispatched { envelope, lost: losses.len(), crowded }))
@@ -327,8 +333,8 @@ impl EventBus {
     pub fn subscribe<F, H, Fut>(&self, handler: H) -> Subscription
     where
         F: FromEvent,
-        H: Fn(F) -> Fut + Send + Sync + 'static,
-        Fut: Future + Send + 'static,
+        H: Fn(F) -> Fut + Send + Sync + 'static, // `async move` that captures: see `subscribe_with`
+        Fut: super::HandlerFuture + Send + 'static,
         Fut::Output: super::HandlerOutput,
     {
         self.subscription().subscribe(handler)
@@ -342,7 +348,7 @@ impl EventBus {
         S: Send + Sync + 'static,
         F: FromEvent,
         H: Fn(Arc<S>, F) -> Fut + Send + Sync + 'static,
-        Fut: Future + Send + 'static,
+        Fut: super::HandlerFuture + Send + 'static,
         Fut::Output: super::HandlerOutput,
     {
         self.subscription().subscribe_with(state, handler)
@@ -350,7 +356,6 @@ impl EventBus {
 
     /// Begins a subscription that is not all defaults: name, patterns, capacity, overflow, timeout.
     #[track_caller]
-    #[must_use]
     pub fn subscription(&self) -> SubscriptionBuilder {
         SubscriptionBuilder::new(self.clone(), None)
     }
@@ -619,8 +624,8 @@ impl SessionBus {
     pub fn subscribe<F, H, Fut>(&self, handler: H) -> Subscription
     where
         F: FromEvent,
-        H: Fn(F) -> Fut + Send + Sync + 'static,
-        Fut: Future + Send + 'static,
+        H: Fn(F) -> Fut + Send + Sync + 'static, // `async move` that captures: see `subscribe_with`
+        Fut: super::HandlerFuture + Send + 'static,
         Fut::Output: super::HandlerOutput,
     {
         self.subscription().subscribe(handler)
@@ -628,7 +633,6 @@ impl SessionBus {
 
     /// As [`EventBus::subscription`], for the events of this session alone.
     #[track_caller]
-    #[must_use]
     pub fn subscription(&self) -> SubscriptionBuilder {
         SubscriptionBuilder::new(self.bus.clone(), Some(Arc::clone(&self.scope)))
     }

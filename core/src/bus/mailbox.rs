@@ -5,7 +5,7 @@ use std::{
     panic::Location,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -14,7 +14,10 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use super::emit::Scope;
-use crate::event::{Envelope, EventType, Filter, Overflow, values::HandlerInfo};
+use crate::{
+    SessionId,
+    event::{Envelope, EventType, Filter, Overflow, values::HandlerInfo},
+};
 
 /// Events that a handler takes from its mailbox at a time: enough to spread the cost of the lock, few enough that a
 /// shutdown is noticed soon.
@@ -83,6 +86,8 @@ pub(super) struct Mailbox {
     pub(super) failures: AtomicU64,
     dropped: AtomicU64,
     unreported: AtomicU64,
+    /// A loss was reported since something was last taken.
+    lagging: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -126,6 +131,7 @@ impl Mailbox {
             failures: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             unreported: AtomicU64::new(0),
+            lagging: AtomicBool::new(false),
         }
     }
 
@@ -140,6 +146,10 @@ impl Mailbox {
             location: self.options.location.to_string(),
             plugin: None,
         }
+    }
+
+    pub(super) fn session_id(&self) -> Option<SessionId> {
+        self.scope.as_ref()?.upgrade()?.session_id
     }
 
     pub(super) fn overflow(&self, event: &EventType) -> Overflow {
@@ -192,6 +202,12 @@ impl Mailbox {
         }
     }
 
+    /// Whether there is a loss to report at once, because it is the first since something was taken. The others are
+    /// reported when something is taken, which for a stuck handler is never.
+    pub(super) fn begins_to_lag(&self) -> bool {
+        self.unreported.load(Ordering::Relaxed) > 0 && !self.lagging.swap(true, Ordering::Relaxed)
+    }
+
     /// Losses since the last call.
     pub(super) fn take_unreported(&self) -> u64 {
         if self.unreported.load(Ordering::Relaxed) == 0 {
@@ -220,6 +236,7 @@ impl Mailbox {
         let open = !queue.closed || count > 0;
         drop(queue);
         if count > 0 {
+            self.lagging.store(false, Ordering::Relaxed);
             self.room.notify_waiters();
         }
         open
@@ -233,6 +250,7 @@ impl Mailbox {
         drop(queue);
         match taken {
             Some(envelope) => {
+                self.lagging.store(false, Ordering::Relaxed);
                 self.room.notify_waiters();
                 self.delivered.fetch_add(1, Ordering::Relaxed);
                 Ok(Some(envelope))

@@ -9,7 +9,7 @@ use std::{
 use super::{
     deliver::{self, Task},
     emit::{EventBus, Inner, Scope},
-    handler::{HandlerOutput, erase},
+    handler::{HandlerFuture, HandlerOutput, erase},
     mailbox::{Mailbox, Options, Stats},
     stream::EventStream,
 };
@@ -76,8 +76,8 @@ impl SubscriptionBuilder {
     pub fn subscribe<F, H, Fut>(mut self, handler: H) -> Subscription
     where
         F: FromEvent,
-        H: Fn(F) -> Fut + Send + Sync + 'static,
-        Fut: Future + Send + 'static,
+        H: Fn(F) -> Fut + Send + Sync + 'static, // `async move` that captures: see `subscribe_with`
+        Fut: HandlerFuture + Send + 'static,
         Fut::Output: HandlerOutput,
     {
         self.name_after::<H>();
@@ -94,7 +94,7 @@ impl SubscriptionBuilder {
         S: Send + Sync + 'static,
         F: FromEvent,
         H: Fn(Arc<S>, F) -> Fut + Send + Sync + 'static,
-        Fut: Future + Send + 'static,
+        Fut: HandlerFuture + Send + 'static,
         Fut::Output: HandlerOutput,
     {
         self.name_after::<H>();

@@ -137,9 +137,12 @@ pub struct EventInfo {
     pub overflow: Overflow,
     lineage: fn(&mut Vec<&'static str>),
     schema: fn(&mut SchemaGenerator) -> Schema,
-    decode: fn(&[u8]) -> Result<Box<dyn Payload>, CodecError>,
-    from_json: fn(Value) -> Result<Box<dyn Payload>, CodecError>,
+    decode: fn(&[u8]) -> Decoded,
+    from_json: fn(Value) -> Decoded,
 }
+
+/// A payload, or why there is none.
+type Decoded = Result<Box<dyn Payload>, CodecError>;
 
 impl EventInfo {
     /// Collects what the derive and the trait impls of `T` say.

@@ -19,7 +19,8 @@ pub(super) const EVENTS: &[&EventInfo] = &[
     TtsChunkQueuedEvent::INFO,
     TtsSynthesisStartEvent::INFO,
     TtsAudioEvent::INFO,
-    TtsMetadataEvent::INFO, TtsWordsEvent::INFO,
+    TtsMetadataEvent::INFO,
+    TtsWordsEvent::INFO,
     TtsSynthesisCompleteEvent::INFO,
 ];
 

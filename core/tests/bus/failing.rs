@@ -82,7 +82,8 @@ async fn a_panic_is_an_exception_and_the_next_event_is_handled() {
     }
     settle(&bus).await;
     let seen = exceptions.so_far();
-    let messages: Vec<_> = seen.iter().map(|event| event.exc.message.lines().next().unwrap_or_default()).collect();
+    let messages: Vec<_> =
+        seen.iter().map(|event| event.exc.message.lines().next().unwrap_or_default()).collect();
     assert!(seen.iter().all(|event| event.exc.kind == "panic"), "{seen:?}");
     assert_eq!(messages.len(), 3, "{messages:?}");
     assert!(messages[0].ends_with("before the first await"), "{messages:?}");

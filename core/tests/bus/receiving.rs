@@ -66,7 +66,11 @@ fn audio() -> TtsAudioEvent {
 }
 
 /// What a plugin sends: MessagePack with field names.
-fn emission<'a>(event: &'a EventType, payload: &'a [u8], plugin: &'a Arc<PluginBaseEvent>) -> PluginEmission<'a> {
+fn emission<'a>(
+    event: &'a EventType,
+    payload: &'a [u8],
+    plugin: &'a Arc<PluginBaseEvent>,
+) -> PluginEmission<'a> {
     PluginEmission {
         event,
         payload,
@@ -98,15 +102,15 @@ async fn a_handler_of_one_type_receives_that_type_alone() {
 async fn a_union_receives_each_of_its_types_as_its_variant() {
     let bus = EventBus::new();
     let (_guard, mut seen) = watch(bus.subscription(), |event: &Either| match event {
-        Either::Note(event) => event.number,
-        Either::Ready(_) => 0,
+        Either::Note(event) => (event.number, event.seq()),
+        Either::Ready(event) => (0, event.seq()),
     });
     let session = bus.open_session();
     session.emit(note(7));
     session.emit(SessionReadyEvent {});
     let _ = session.emit_with(transcript("not in the union"), of_plugin());
     settle(&bus).await;
-    assert_eq!(seen.so_far(), [7, 0]);
+    assert_eq!(seen.so_far(), [(7, 1), (0, 2)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -232,13 +236,14 @@ async fn a_payload_cannot_stamp_its_own_base_fields() {
     settle(&bus).await;
     let [json] = &seen.so_far()[..] else { panic!("one event was emitted") };
     let read = |field: &str| json.get(field).cloned().unwrap_or_default();
-    assert_eq!(["type", "plugin_name", "seq", "own"].map(read), [
-        json!("acme.forged"),
-        json!("stt-acme"),
-        json!(1),
-        json!(true)
-    ]);
-    assert_eq!(["plugin_instance", "turn_id", "participant"].map(read), [Value::Null, Value::Null, Value::Null]);
+    assert_eq!(
+        ["type", "plugin_name", "seq", "own"].map(read),
+        [json!("acme.forged"), json!("stt-acme"), json!(1), json!(true)]
+    );
+    assert_eq!(
+        ["plugin_instance", "turn_id", "participant"].map(read),
+        [Value::Null, Value::Null, Value::Null]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -261,7 +266,10 @@ async fn bytes_that_are_no_such_event_are_refused_and_take_no_place_in_the_order
 #[tokio::test(start_paused = true)]
 async fn patterns_name_a_type_a_family_a_base_or_everything() {
     #[track_caller]
-    fn check(bus: &EventBus, pattern: &'static str) -> (antiphon_core::Subscription, crate::support::Log<String>) {
+    fn check(
+        bus: &EventBus,
+        pattern: &'static str,
+    ) -> (antiphon_core::Subscription, crate::support::Log<String>) {
         watch(bus.subscription().patterns([pattern]), event_type)
     }
     let bus = EventBus::new();
@@ -336,9 +344,12 @@ async fn every_form_of_handler_is_called() {
             let sender = sender.clone();
             async move { sender.send(event.number).map_err(Box::new) }
         }),
-        bus.subscribe_with(Arc::clone(&state), async |state: Arc<Mutex<Vec<u64>>>, event: Event<NoteEvent>| {
-            state.lock().expect("nobody panics with it").push(event.number);
-        }),
+        bus.subscribe_with(
+            Arc::clone(&state),
+            async |state: Arc<Mutex<Vec<u64>>>, event: Event<NoteEvent>| {
+                state.lock().expect("nobody panics with it").push(event.number);
+            },
+        ),
     ];
     bus.emit(note(5));
     settle(&bus).await;

@@ -243,21 +243,22 @@ async fn what_a_handler_emits_carries_its_cause_and_its_turn() {
                 tokio::task::yield_now().await;
                 session.emit(AnswerEvent { number: event.number });
                 session.bus().emit(AnswerEvent { number: event.number });
-                let own = Stamp { turn_id: Some(TurnId(9)), causation_id: Some(other_cause), ..Stamp::default() };
+                let own =
+                    Stamp { turn_id: Some(TurnId(9)), causation_id: Some(other_cause), ..Stamp::default() };
                 let _ = session.emit_with(AnswerEvent { number: event.number }, own);
             }
         })
     };
     let (_answers, mut answers) =
         watch(bus.subscription(), |event: &Event<AnswerEvent>| (event.causation_id(), event.turn_id()));
-    let caused = session.emit_with(note(1), Stamp::turn(Some(TurnId(3)))).envelope.expect("there is a handler");
+    let caused =
+        session.emit_with(note(1), Stamp::turn(Some(TurnId(3)))).envelope.expect("there is a handler");
     let cause = Some(caused.base().event_id);
     settle(&bus).await;
-    assert_eq!(answers.so_far(), [
-        (cause, Some(TurnId(3))),
-        (cause, Some(TurnId(3))),
-        (Some(other_cause), Some(TurnId(9)))
-    ]);
+    assert_eq!(
+        answers.so_far(),
+        [(cause, Some(TurnId(3))), (cause, Some(TurnId(3))), (Some(other_cause), Some(TurnId(9)))]
+    );
     assert_eq!(caused.base().causation_id, None, "the first of the chain has no cause");
 }
 

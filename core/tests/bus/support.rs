@@ -121,7 +121,11 @@ pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
 
 /// Resolves when all that was emitted has been handled.
 pub(crate) async fn settle(bus: &EventBus) {
-    assert!(bus.drain(Duration::from_secs(60)).await, "the bus does not come to rest: {:?}", bus.subscriptions());
+    assert!(
+        bus.drain(Duration::from_secs(60)).await,
+        "the bus does not come to rest: {:?}",
+        bus.subscriptions()
+    );
 }
 
 /// A plugin, as the host knows it.

@@ -87,7 +87,7 @@ struct Question {
 }
 
 enum Queued {
-    Answer(Question),
+    Answer(Box<Question>),
     Say(String),
 }
 
@@ -306,7 +306,7 @@ impl Conversation {
         };
         self.tell(Some(question.turn_id), event).await;
         self.history_changed(Some(question.turn_id)).await;
-        self.queue.push_back(Queued::Answer(Question { text, ..question }));
+        self.queue.push_back(Queued::Answer(Box::new(Question { text, ..question })));
     }
 
     async fn command(&mut self, command: Command) {
@@ -336,7 +336,7 @@ impl Conversation {
         loop {
             if self.reply.is_none() {
                 match self.queue.pop_front() {
-                    Some(Queued::Answer(question)) => self.answer(question).await,
+                    Some(Queued::Answer(question)) => self.answer(*question).await,
                     Some(Queued::Say(text)) => self.say(&text).await,
                     None => return,
                 }

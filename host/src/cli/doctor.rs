@@ -3,7 +3,11 @@
 use std::fmt::Write as _;
 
 use antiphon_core::EventBus;
-use antiphon_host::{Host, Kind, NoProvider, PluginState, plugins::PluginInstance};
+use antiphon_host::{
+    Host, Kind, NoProvider, Plugin, PluginState,
+    inspect::{InspectError, inspect},
+    plugins::PluginInstance,
+};
 use antiphon_plugin_api::abi::{ABI_VERSION, API_VERSION};
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -83,7 +87,7 @@ fn to_text(setup: &Setup, host: &Host, stages: &[Stage], ready: bool, style: Sty
         };
         line(&format!("  {} ({}): {}", place.directory.display(), place.origin, style.paint(ink, found)));
     }
-    if host.plugins().is_empty() {
+    if setup.has_libraries().is_err() {
         line("\nWhat to do");
         for told in setup.nothing_found().lines() {
             line(&format!("  {told}"));
@@ -129,7 +133,12 @@ fn plugins_in(host: &Host, directory: &std::path::Path) -> String {
 
 /// What mends each stage, and each plugin, that does not work.
 fn cures(setup: &Setup, host: &Host, stages: &[Stage]) -> Vec<String> {
+    // A library that was never meant to be a plugin needs no cure.
+    let is_foreign = |plugin: &&Plugin| {
+        matches!(inspect(&plugin.path), Err(InspectError::NoPlugin | InspectError::NotElf { .. }))
+    };
     let broken = host.plugins().iter().filter(|plugin| plugin.state == PluginState::Failed);
+    let broken = broken.filter(|plugin| !is_foreign(plugin));
     let mut cures: Vec<String> =
         broken.filter_map(|plugin| Some(format!("{}: {}", plugin.name, setup.problem(plugin)?))).collect();
     for (kind, plugin) in stages {
@@ -157,13 +166,6 @@ fn cures(setup: &Setup, host: &Host, stages: &[Stage]) -> Vec<String> {
 }
 
 fn to_json(setup: &Setup, host: &Host, stages: &[Stage], ready: bool) -> Value {
-    let directories: Vec<Value> = setup
-        .searched
-        .iter()
-        .map(
-            |place| json!({ "path": place.directory, "from": place.origin.as_str(), "exists": place.exists }),
-        )
-        .collect();
     let plugins: Vec<Value> = host
         .plugins()
         .iter()
@@ -171,7 +173,7 @@ fn to_json(setup: &Setup, host: &Host, stages: &[Stage], ready: bool) -> Value {
             json!({
                 "name": plugin.name,
                 "version": plugin.version(),
-                "path": plugin.path,
+                "path": plugin.path.display().to_string(),
                 "state": plugin.state,
                 "problem": setup.problem(plugin),
             })
@@ -186,7 +188,7 @@ fn to_json(setup: &Setup, host: &Host, stages: &[Stage], ready: bool) -> Value {
         "abi_version": ABI_VERSION,
         "api_version": API_VERSION,
         "ready": ready,
-        "directories": directories,
+        "directories": setup.to_json(),
         "plugins": plugins,
         "stages": stages.iter().map(stages_of).collect::<Vec<_>>(),
         "cures": cures(setup, host, stages),

@@ -95,6 +95,8 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit> {
     if !is_any_fine {
         return finish(&args, &seen, None);
     }
+    setup.has_libraries()?;
+    setup.warn_of_missing();
     let mut events = args.events.as_deref().map(EventsFile::create).transpose()?;
     let stop = Stop::install()?;
     let bus = EventBus::new();
@@ -111,10 +113,11 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit> {
         Some(host) => look(&args, &setup, host, &stop, &mut seen).await,
         None => Ok(()),
     };
-    match host {
-        Some(host) => host.shutdown().await,
-        None => bus.shutdown().await,
+    if let Some(host) = host {
+        host.shutdown().await;
     }
+    // A host leaves slow handlers behind. These are our own, and whoever reads the events slowly gets them all.
+    bus.shutdown().await;
     if let Some(events) = events {
         events.finish().await?;
     }
@@ -150,7 +153,6 @@ impl Seen {
 }
 
 async fn look(args: &Args, setup: &Setup, host: &Host, stop: &Stop, seen: &mut [Seen]) -> Result<()> {
-    setup.found_any(host.plugins())?;
     setup.check_settings(host.plugins())?;
     if let Err(missing) = host.provider(Kind::Vision, None) {
         bail!("{}", explain(&missing));
@@ -251,7 +253,7 @@ impl Seen {
 
     fn to_json(&self) -> Value {
         let size = self.size.map(|(width, height)| json!({ "width": width, "height": height }));
-        json!({ "image": self.path, "size": size, "detections": self.detections, "errors": self.errors })
+        json!({ "image": self.path.display().to_string(), "size": size, "detections": self.detections, "errors": self.errors })
     }
 }
 

@@ -7,7 +7,7 @@ use antiphon_host::{Plugin, PluginState, config::similar, plugins};
 use antiphon_plugin_api::PluginManifest;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Subcommand;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Exit,
@@ -88,22 +88,17 @@ async fn list(setup: &Setup, no_start: bool, json: bool) -> Result<Exit> {
     };
     let usable = plugins.iter().filter(|plugin| is_usable(plugin)).count();
     if json {
-        let directories: Vec<_> = setup
-            .searched
-            .iter()
-            .map(|place| json!({ "path": place.directory, "from": place.origin.as_str(), "exists": place.exists }))
-            .collect();
-        output::print_json(&json!({ "directories": directories, "plugins": plugins, "usable": usable }))?;
+        let listed: Vec<Value> = plugins.iter().map(|plugin| to_json(setup, plugin)).collect();
+        output::print_json(&json!({ "directories": setup.to_json(), "plugins": listed, "usable": usable }))?;
     } else if !plugins.is_empty() {
         let mut text = rows(setup, plugins, Style::stdout());
         writeln!(text, "{usable} of {} usable", plugins.len()).expect("text grows");
         output::print(&text)?;
     }
-    let found_any = setup.found_any(plugins);
     if let Some(host) = host {
         host.shutdown().await;
     }
-    found_any?;
+    setup.has_libraries()?;
     Ok(Exit::Done)
 }
 
@@ -161,6 +156,18 @@ fn state(state: PluginState) -> &'static str {
     }
 }
 
+fn to_json(setup: &Setup, plugin: &Plugin) -> Value {
+    json!({
+        "name": plugin.name,
+        "version": plugin.version(),
+        // A path need not be text.
+        "path": plugin.path.display().to_string(),
+        "state": plugin.state,
+        "error": setup.problem(plugin),
+        "manifest": plugin.manifest,
+    })
+}
+
 async fn inspect(setup: &Setup, wanted: &str, json: bool) -> Result<Exit> {
     let path = Path::new(wanted);
     let plugin = if wanted.contains('/') || wanted.ends_with(".so") || path.exists() {
@@ -169,12 +176,12 @@ async fn inspect(setup: &Setup, wanted: &str, json: bool) -> Result<Exit> {
             .await
             .context("loading the plugin failed")?
     } else {
+        setup.has_libraries()?;
         let plugins = setup.load().await?;
-        setup.found_any(&plugins)?;
         named(wanted, plugins)?
     };
     if json {
-        output::print_json(&plugin)?;
+        output::print_json(&to_json(setup, &plugin))?;
     } else if let Some(manifest) = &plugin.manifest {
         output::print(&described(&plugin, manifest, Style::stdout()))?;
     }

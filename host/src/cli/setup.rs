@@ -10,10 +10,11 @@ use std::{
 use antiphon_host::{
     Host, HostBuilder, Plugin, PluginState,
     config::{Config, similar},
+    inspect::libraries,
     plugins,
 };
 use anyhow::{Context, Result, bail};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::output::warn;
 
@@ -98,6 +99,18 @@ impl Setup {
         self.searched.iter().filter(is_wanted).map(|place| place.directory.clone()).collect()
     }
 
+    /// Where plugins are looked for, for machines.
+    pub(super) fn to_json(&self) -> Vec<Value> {
+        let place = |place: &Searched| {
+            json!({
+                "path": place.directory.display().to_string(),
+                "from": place.origin.to_string(),
+                "exists": place.exists,
+            })
+        };
+        self.searched.iter().map(place).collect()
+    }
+
     /// A host with these plugins and settings.
     pub(super) fn host(&self) -> HostBuilder {
         let mut host = Host::builder();
@@ -123,12 +136,25 @@ impl Setup {
             .context("loading the plugins failed")
     }
 
-    /// Says where was looked, if no plugin was found there, and how to get some.
-    pub(super) fn found_any(&self, plugins: &[Plugin]) -> Result<()> {
-        if plugins.is_empty() {
+    /// Makes sure, without opening any, that there are libraries to look at.
+    ///
+    /// # Errors
+    ///
+    /// There are none; the error says where was looked, and how to get some.
+    pub(super) fn has_libraries(&self) -> Result<()> {
+        let has_some = |place: &Searched| libraries(&place.directory).is_ok_and(|files| !files.is_empty());
+        if !self.searched.iter().any(has_some) {
             bail!("{}", self.nothing_found());
         }
         Ok(())
+    }
+
+    /// Tells of directories that somebody named and that are not there.
+    pub(super) fn warn_of_missing(&self) {
+        let is_named = |place: &&Searched| place.origin != Origin::BesideProgram;
+        for place in self.searched.iter().filter(|place| !place.exists).filter(is_named) {
+            warn(format!("plugin directory {place}"));
+        }
     }
 
     /// The text for people who have no plugins.
@@ -151,11 +177,9 @@ impl Setup {
         let names: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
         let found = names.join(", ");
         let hint = |name: &str| similar(name, &names).map(|name| format!(" (did you mean {name}?)"));
-        for name in self.named.iter().filter(|name| !names.contains(&name.as_str())) {
-            bail!(
-                "--set {name}: no plugin of this name was found, there are {found}{}",
-                hint(name).unwrap_or_default()
-            );
+        if let Some(name) = self.named.iter().find(|name| !names.contains(&name.as_str())) {
+            let hint = hint(name).unwrap_or_default();
+            bail!("--set {name}: no plugin of this name was found, there are {found}{hint}");
         }
         for name in self.config.plugin.keys().filter(|name| !names.contains(&name.as_str())) {
             let place = self.config.place_of(&format!("plugin.{name}")).map(|place| format!("{place}: "));
@@ -246,20 +270,14 @@ impl fmt::Display for Searched {
     }
 }
 
-impl Origin {
-    pub(super) fn as_str(&self) -> &'static str {
-        match self {
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
             Self::Option => "--plugins",
             Self::Environment => PLUGIN_PATH,
             Self::Config => "configuration file",
             Self::BesideProgram => "beside the program",
-        }
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
+        })
     }
 }
 
@@ -281,7 +299,7 @@ impl FromStr for Setting {
 }
 
 fn toml_or_text(text: &str) -> Value {
-    let parsed = text.parse::<toml::Value>().ok();
+    let parsed = text.trim().parse::<toml::Value>().ok();
     parsed.as_ref().and_then(to_json).unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
@@ -310,8 +328,6 @@ pub(super) fn from_here(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -23,7 +23,7 @@ impl Stop {
         tokio::spawn(async move {
             let mut next = async || {
                 tokio::select! {
-                    _ = interrupt.recv() => 130,
+                    _ = interrupt.recv() => 130_u8,
                     _ = terminate.recv() => 143,
                 }
             };
@@ -31,7 +31,7 @@ impl Stop {
             use std::io::Write;
             // Standard error may be gone, which changes nothing.
             let _ = writeln!(Stderr, "stopping; once more to stop at once");
-            std::process::exit(next().await);
+            std::process::exit(next().await.into());
         });
         Ok(Self(asked))
     }

@@ -115,6 +115,8 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit> {
     if recordings.is_empty() {
         return finish(&args, &report, None);
     }
+    setup.has_libraries()?;
+    setup.warn_of_missing();
     let mut outputs = create_outputs(&args, &recordings)?;
 
     let stop = Stop::install()?;
@@ -140,14 +142,25 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit> {
     let outcome = match &host {
         None => Ok(()),
         Some(host) => {
-            let run = Run { args: &args, setup: &setup, host, stop: &stop, reporter: &reporter };
-            run.all(recordings, &mut outputs, lines.as_ref(), timeline.as_ref(), &mut report).await
+            let (outputs, lines, timeline) = (&outputs, lines.as_ref(), timeline.as_ref());
+            let run = Run {
+                args: &args,
+                setup: &setup,
+                host,
+                stop: &stop,
+                reporter: &reporter,
+                outputs,
+                lines,
+                timeline,
+            };
+            run.all(recordings, &mut report).await
         }
     };
-    match host {
-        Some(host) => host.shutdown().await,
-        None => bus.shutdown().await,
+    if let Some(host) = host {
+        host.shutdown().await;
     }
+    // A host leaves slow handlers behind. These are our own, and whoever reads the events slowly gets them all.
+    bus.shutdown().await;
     if let Some(lines) = lines {
         // What was printed in vain is no failure of the job.
         let _ = lines.finish().await;
@@ -242,33 +255,24 @@ struct Run<'a> {
     host: &'a Host,
     stop: &'a Stop,
     reporter: &'a Reporter,
+    outputs: &'a Outputs,
+    lines: Option<&'a Lines>,
+    timeline: Option<&'a Timeline>,
 }
 
 impl Run<'_> {
-    async fn all(
-        &self,
-        recordings: Vec<Recording>,
-        outputs: &mut Outputs,
-        lines: Option<&Lines>,
-        timeline: Option<&Timeline>,
-        report: &mut RunReport,
-    ) -> Result<()> {
-        self.setup.found_any(self.host.plugins())?;
+    async fn all(&self, recordings: Vec<Recording>, report: &mut RunReport) -> Result<()> {
         self.setup.check_settings(self.host.plugins())?;
         let is_one = self.args.recordings.len() == 1;
         for recording in recordings {
-            let nobody_listens =
-                lines.is_some_and(Lines::is_broken) && outputs.voice.is_none() && outputs.events.is_none();
-            let nobody_reads =
-                outputs.events.as_ref().is_some_and(EventsFile::is_pipe_broken) && outputs.voice.is_none();
-            if self.stop.exit().is_some() || nobody_listens || nobody_reads {
+            if self.stop.exit().is_some() || self.is_in_vain() {
                 break;
             }
-            if let (Some(timeline), false) = (timeline, is_one) {
+            if let (Some(timeline), false) = (self.timeline, is_one) {
                 timeline.heading(&recording).await;
             }
             let path = recording.path().to_owned();
-            match self.one(recording, outputs, report).await {
+            match self.one(recording, report).await {
                 Ok(heard) => report.heard(heard),
                 Err(error) => {
                     complain(&error);
@@ -279,14 +283,23 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Whether all that is produced goes to a reader who has gone away.
+    fn is_in_vain(&self) -> bool {
+        let Outputs { voice, events } = self.outputs;
+        let is_unread = match events {
+            Some(events) => events.is_pipe_broken(),
+            None => self.lines.is_some_and(Lines::is_broken),
+        };
+        voice.is_none() && is_unread
+    }
+
     /// One conversation.
-    async fn one(&self, recording: Recording, outputs: &Outputs, report: &mut RunReport) -> Result<Heard> {
-        let path = recording.path().to_owned();
+    async fn one(&self, recording: Recording, report: &mut RunReport) -> Result<Heard> {
         let mut reading = recording.read()?;
         let mut ready = self.host.bus().stream::<Event<AgentReadyEvent>>();
         let pace = if self.args.realtime { Pace::RealTime } else { Pace::Fast };
         let builder = self.host.agent().config(self.setup.config.agent.clone()).pace(pace);
-        let builder = match &outputs.voice {
+        let builder = match &self.outputs.voice {
             Some(voice) => builder.output(voice.clone()),
             None => builder,
         };
@@ -303,14 +316,14 @@ impl Run<'_> {
         if !settled {
             tracing::warn!("the events of this conversation are still being handled");
         }
-        Ok(self.reporter.take(session_id, path, &reading, summary))
+        Ok(self.reporter.take(session_id, &reading, summary))
     }
 
     /// Says, once, which stages have no plugin.
     fn tell_missing(&self, agent: &Agent, report: &mut RunReport) {
         for missing in agent.missing() {
             if report.misses(missing) {
-                warn(format!("{}; going on without it", explain(missing)));
+                warn(format!("going on without a stage: {}", explain(missing)));
             }
         }
     }
@@ -343,6 +356,9 @@ impl Run<'_> {
                 }
                 None => break,
             };
+            if self.is_in_vain() {
+                break;
+            }
             let hand_over = async {
                 if self.args.realtime {
                     ticks.tick().await;

@@ -20,8 +20,8 @@ use antiphon_core::{
 use antiphon_plugin_api::{
     LlmRequest, TtsRequest,
     abi::{
-        AudioV1, EventHeaderV1, LayoutMismatch, LlmSessionBox, Outcome, SinkBox, SinkV1, Status,
-        SttSessionBox, TtsSessionBox, TurnSessionBox, VideoV1, VisionSessionBox, WakerBox,
+        AudioV1, EventHeaderV1, LayoutMismatch, LlmSessionBox, OUTPUT_AUDIO, Outcome, SinkBox, SinkV1,
+        Status, SttSessionBox, TtsSessionBox, TurnSessionBox, VideoV1, VisionSessionBox, WakerBox,
         abi_stable::{erased_types::TD_Opaque, std_types::RSlice},
     },
     when_ready,
@@ -146,18 +146,7 @@ struct Sink {
     audio: mpsc::Sender<Incoming>,
     pending: Pending,
     runtime: Handle,
-    blocked: Mutex<Blocked>,
     pieces: AtomicU64,
-}
-
-/// What the last `FULL` was about.
-#[derive(Clone, Default)]
-enum Blocked {
-    #[default]
-    Nothing,
-    Agent,
-    Audio,
-    Subscribers(Arc<EventType>),
 }
 
 pub(super) fn sink(
@@ -177,18 +166,10 @@ pub(super) fn sink(
         audio,
         pending: pending.clone(),
         runtime,
-        blocked: Mutex::default(),
         pieces: AtomicU64::new(0),
     };
     let received = Received { events: events_received, audio: audio_received };
     (SinkBox::from_value(sink, TD_Opaque), pending, received)
-}
-
-impl Sink {
-    fn full(&self, blocked: Blocked) -> Status {
-        *lock(&self.blocked) = blocked;
-        Status::FULL
-    }
 }
 
 impl SinkV1 for Sink {
@@ -199,7 +180,7 @@ impl SinkV1 for Sink {
         };
         let permit = match NEEDED_BY_AGENT.contains(&event.name()).then(|| self.to_agent.try_reserve()) {
             Some(Ok(permit)) => Some(permit),
-            Some(Err(mpsc::error::TrySendError::Full(()))) => return self.full(Blocked::Agent),
+            Some(Err(mpsc::error::TrySendError::Full(()))) => return Status::FULL,
             // The agent has gone; the bus still wants what its subscribers want.
             Some(Err(mpsc::error::TrySendError::Closed(()))) | None => None,
         };
@@ -219,7 +200,7 @@ impl SinkV1 for Sink {
                 }
                 Status::ACCEPTED
             }
-            Err(TryEmitError::Full) => self.full(Blocked::Subscribers(Arc::clone(event))),
+            Err(TryEmitError::Full) => Status::FULL,
             Err(error) => {
                 tracing::error!(plugin = %self.plugin.plugin_name, "an event was refused: {error}");
                 Status::REFUSED
@@ -255,7 +236,7 @@ impl SinkV1 for Sink {
                 permit.send(Incoming { token, audio });
                 Status::ACCEPTED
             }
-            Err(mpsc::error::TrySendError::Full(())) => self.full(Blocked::Audio),
+            Err(mpsc::error::TrySendError::Full(())) => Status::FULL,
             Err(mpsc::error::TrySendError::Closed(())) => Status::CLOSED,
         }
     }
@@ -264,16 +245,18 @@ impl SinkV1 for Sink {
         self.pending.finish(token, outcome);
     }
 
-    fn wake_when_ready(&self, waker: WakerBox) {
-        let blocked = lock(&self.blocked).clone();
+    fn wake_when_ready(&self, output: u32, waker: WakerBox) {
         let (session, to_agent, audio) = (self.session.clone(), self.to_agent.clone(), self.audio.clone());
+        let event = self.events.get(output as usize).cloned();
         // Ends with the wait; a closed channel or session ends the wait too.
         self.runtime.spawn(async move {
-            match blocked {
-                Blocked::Nothing => {}
-                Blocked::Agent => drop(to_agent.reserve().await),
-                Blocked::Audio => drop(audio.reserve().await),
-                Blocked::Subscribers(event) => session.wait_for_room(&event).await,
+            if output == OUTPUT_AUDIO {
+                drop(audio.reserve().await);
+            } else if let Some(event) = event {
+                if NEEDED_BY_AGENT.contains(&event.name()) {
+                    drop(to_agent.reserve().await);
+                }
+                session.wait_for_room(&event).await;
             }
             waker.wake();
         });

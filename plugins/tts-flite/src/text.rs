@@ -25,11 +25,11 @@ impl Sayable {
 /// Longest run without white space that reaches flite, in bytes; longer ones are cut in two.
 const MAX_TOKEN: usize = 80;
 
-/// From here on a sentence ends at a comma too, in bytes. All voices but kal16 model a whole sentence before its
-/// first sample, which takes 0.3 ms per byte (measured, README), so this keeps the wait near 35 ms.
+/// From here on a sentence ends at a comma too, by [`weight`]. All voices but kal16 model a whole sentence before its
+/// first sample, which takes 0.3 ms per letter (measured, README), so this keeps the wait near 35 ms.
 const LONG_SENTENCE: usize = 120;
 
-/// Here a sentence ends wherever a word does, in bytes.
+/// Here a sentence ends wherever a word does, by [`weight`].
 const MAX_SENTENCE: usize = 240;
 
 /// A text made ready: ASCII, each byte of which knows the character that it came from.
@@ -149,6 +149,7 @@ const PUNCTUATION: &[char] = &['"', '\'', '`', '.', ',', ':', ';', '!', '?', '('
 fn split(text: &str) -> Vec<Range<usize>> {
     let mut sentences = Vec::new();
     let mut sentence_start = 0;
+    let mut sentence_weight = 0;
     let mut previous: Option<Range<usize>> = None;
     let mut at = 0;
     while let Some(gap) = text[at..].find(|character: char| !character.is_ascii_whitespace()) {
@@ -158,11 +159,16 @@ fn split(text: &str) -> Vec<Range<usize>> {
             .map_or(text.len(), |length| start + length);
         if let Some(previous) = previous {
             let gap = &text[previous.end..start];
-            let length = end - sentence_start;
-            if ends_sentence(&text[previous], gap, &text[start..end], length) {
+            let with_next = sentence_weight + weight(&text[previous.end..end]);
+            if ends_sentence(&text[previous], gap, &text[start..end], with_next) {
                 sentences.push(sentence_start..start);
                 sentence_start = start;
+                sentence_weight = weight(&text[start..end]);
+            } else {
+                sentence_weight = with_next;
             }
+        } else {
+            sentence_weight = weight(&text[start..end]);
         }
         previous = Some(start..end);
         at = end;
@@ -173,8 +179,14 @@ fn split(text: &str) -> Vec<Range<usize>> {
     sentences
 }
 
-/// Whether a sentence ends between two tokens; `length` is what it would have with the second.
-fn ends_sentence(token: &str, gap: &str, next: &str, length: usize) -> bool {
+/// How long a text takes to say, in letters: a digit or a symbol is said as a word.
+fn weight(text: &str) -> usize {
+    let symbol = |byte: u8| byte.is_ascii_digit() || (byte.is_ascii_punctuation() && !SILENT.contains(&byte));
+    text.bytes().map(|byte| if symbol(byte) { 5 } else { 1 }).sum()
+}
+
+/// Whether a sentence ends between two tokens; with the second it would have `weight`.
+fn ends_sentence(token: &str, gap: &str, next: &str, weight: usize) -> bool {
     let word = token.trim_end_matches(PUNCTUATION);
     let punctuation = &token[word.len()..];
     let next_is_capital = next.starts_with(|character: char| character.is_ascii_uppercase());
@@ -183,8 +195,8 @@ fn ends_sentence(token: &str, gap: &str, next: &str, length: usize) -> bool {
     gap.matches('\n').count() > 1
         || punctuation.contains([':', '?', '!'])
         || (punctuation.contains('.') && next_is_capital && (gap.len() > 1 || !is_abbreviation))
-        || (length > LONG_SENTENCE && punctuation.contains([',', ';', '.']))
-        || length > MAX_SENTENCE
+        || (weight > LONG_SENTENCE && punctuation.contains([',', ';', '.']))
+        || weight > MAX_SENTENCE
 }
 
 /// The ASCII for a character that is none: nothing for a mark that changes its neighbour, a space for the unsayable.
@@ -320,6 +332,9 @@ mod tests {
         let with_commas = "some words and more, ".repeat(20);
         let script = Script::new(&with_commas);
         assert!(script.sentences().all(|(range, _)| script.ascii[range].trim_end().ends_with(',')));
+        let symbols = "& 9 ".repeat(1000);
+        let script = Script::new(&symbols);
+        assert!(script.sentences().all(|(range, _)| range.len() <= MAX_SENTENCE / 3));
         let without = "word ".repeat(1000);
         let script = Script::new(&without);
         assert!(script.sentences().all(|(range, _)| range.len() <= MAX_SENTENCE));

@@ -1,9 +1,9 @@
 //! QR codes in a gray picture: where they are and what they say.
 //!
 //! [`locate`](crate::locate) finds the squares, the crate `rqrr` corrects and decodes their bits. `rqrr` can find
-//! squares too, but what it does with a picture has no bound: version 0.11 panics on one of the 179 photos of the
-//! zxing test set (its issue 54), and needs seconds where many finder patterns meet. Of these photos its own search
-//! reads 101 and ours 151.
+//! squares too, but what a picture does to that search has no bound: version 0.11 panics on one of the 179 photos of
+//! the zxing test set (its issue 54), and takes 2.6 s for 300 x 240 pixels tiled with finder patterns, where ours takes
+//! 17 ms. Of these photos it reads 101 and ours 155, in the same time.
 //!
 //! Not here: picture files and colours (`luma.rs`).
 
@@ -19,8 +19,8 @@ use crate::{
 };
 
 /// Sides of the window whose mean separates dark from light, as parts of the longer side: a wide one that sees even a
-/// code that fills the picture, then a narrow one for uneven light. Source: on the zxing photos they read 144 and
-/// 149, one after the other 151.
+/// code that fills the picture, then a narrow one for uneven light. Source: of the 179 zxing photos they read 148 and
+/// 152, one after the other 155.
 const WINDOWS: [u32; 2] = [4, 8];
 
 /// One QR code of a picture.
@@ -141,8 +141,11 @@ pub enum DetectError {
 /// Finds the QR codes of a gray picture, from top to bottom.
 ///
 /// `luma` has shape `[height * width]`, row by row without padding, 0 is black. Codes may be rotated, seen at an
-/// angle or mirrored; light on dark is not found. Takes 3 to 11 ms at 640 x 480 in a release build, and never much
-/// more than that per pixel, whatever the picture shows.
+/// angle or mirrored; light on dark is not found.
+///
+/// In a release build a picture of 640 x 480 without a code takes 3 ms, a zxing photo 5 ms on average and 42 ms at
+/// most, white noise 30 ns per pixel. Finder patterns without end cost 0.1 s on top, and each code that is read may
+/// cost 40 ms.
 ///
 /// # Errors
 ///

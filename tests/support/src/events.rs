@@ -52,7 +52,7 @@ impl EventLog {
     #[track_caller]
     pub fn only(&self, event_type: &str) -> &Value {
         assert_eq!(self.count(event_type), 1, "events {event_type} in:\n{self}");
-        self.of(event_type).next().expect("counted above")
+        self.iter().find(|event| event["type"] == event_type).expect("counted above")
     }
 
     /// A text field of all events of a type.

@@ -20,4 +20,4 @@ use std::time::Duration;
 
 /// Time after which something counts as hung, so that a test fails instead of waiting for ever. No test depends on
 /// anything being faster than this: the longest job of the suite takes some seconds.
-pub const HANG: Duration = Duration::from_secs(180);
+pub const HANG: Duration = Duration::from_secs(120);

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::cli::output::{Ink, Style, clean, count, milliseconds};
 
 /// Fields that every plugin event has, or that the text says already.
-const KNOWN_FIELDS: [&str; 18] = [
+const KNOWN_FIELDS: [&str; 19] = [
     "type",
     "event_id",
     "timestamp",
@@ -26,6 +26,7 @@ const KNOWN_FIELDS: [&str; 18] = [
     "detection_count",
     "image_width",
     "image_height",
+    "frame_sequence",
 ];
 
 /// Fields that say what an object is, the best one first.
@@ -54,13 +55,37 @@ pub(super) fn to_text(event: &Value, style: Style) -> String {
     if !plain.is_empty() {
         writeln!(text, "    {}", plain.join("  ")).expect("text grows");
     }
-    for object in
-        own().filter(|(_, value)| is_list_of_objects(value)).flat_map(|(_, list)| list.as_array()).flatten()
-    {
-        writeln!(text, "    {}", object_text(object.as_object().unwrap_or(&empty), style))
-            .expect("text grows");
+    for object in merged(own().map(|(_, value)| value).filter(|value| is_list_of_objects(value))) {
+        writeln!(text, "    {}", object_text(&object, style)).expect("text grows");
     }
     text
+}
+
+/// The objects of all lists; those that two lists tell of, by their labels, only once, with what either says.
+fn merged<'a>(lists: impl Iterator<Item = &'a Value>) -> Vec<Map<String, Value>> {
+    let mut all: Vec<Map<String, Value>> = Vec::new();
+    for list in lists {
+        let objects: Vec<&Map<String, Value>> =
+            list.as_array().into_iter().flatten().filter_map(Value::as_object).collect();
+        let is_same =
+            objects.len() == all.len() && objects.iter().zip(&all).all(|(a, b)| label(a).1 == label(b).1);
+        if !is_same {
+            all.extend(objects.into_iter().cloned());
+            continue;
+        }
+        for (known, object) in all.iter_mut().zip(objects) {
+            let own = label(object).0;
+            let other = object.iter().filter(|(key, _)| Some(key.as_str()) != own);
+            known.extend(other.map(|(key, value)| (key.clone(), value.clone())));
+        }
+    }
+    all
+}
+
+/// The field that says what an object is, and what it says.
+fn label(object: &Map<String, Value>) -> (Option<&'static str>, &str) {
+    let field = LABELS.into_iter().find(|label| object.get(*label).is_some_and(Value::is_string));
+    (field, field.and_then(|field| object[field].as_str()).unwrap_or_default())
 }
 
 fn is_list_of_objects(value: &Value) -> bool {
@@ -68,9 +93,9 @@ fn is_list_of_objects(value: &Value) -> bool {
 }
 
 fn object_text(object: &Map<String, Value>, style: Style) -> String {
-    let label = LABELS.iter().find(|label| object.get(**label).is_some_and(Value::is_string));
+    let (label, text) = label(object);
     let mut parts = Vec::new();
-    if let Some(text) = label.and_then(|label| object[*label].as_str()) {
+    if label.is_some() {
         parts.push(style.paint(Ink::Bold, format!("\"{}\"", clean(text).replace('\n', "\\n"))));
     }
     let edges: Option<Vec<String>> = BOX.iter().map(|edge| object.get(*edge).map(Value::to_string)).collect();
@@ -80,7 +105,7 @@ fn object_text(object: &Map<String, Value>, style: Style) -> String {
     if let Some(confidence) = object.get("confidence").and_then(Value::as_f64) {
         parts.push(format!("confidence {confidence:.2}"));
     }
-    let is_said = |key: &str| Some(&key) == label || BOX.contains(&key) || key == "confidence";
+    let is_said = |key: &str| Some(key) == label || BOX.contains(&key) || key == "confidence";
     parts.extend(object.iter().filter(|(key, value)| !is_said(key) && !value.is_null()).map(pair));
     parts.join("  ")
 }
@@ -103,13 +128,25 @@ mod tests {
         let event = json!({
             "type": "vision-qr.codes", "seq": 3, "plugin_name": "vision-qr", "detection_count": 1,
             "inference_time_ms": 3.2, "model_id": null, "mood": "good",
-            "codes": [{ "text": "hello", "x1": 1, "y1": 2, "x2": 3, "y2": 4, "confidence": 0.5, "version": 7, "label": "qr" }],
+            "codes": [{ "text": "hello", "x1": 1, "y1": 2, "x2": 3, "y2": 4, "confidence": 0.5, "label": "qr", "version": 7 }],
         });
         assert_eq!(
             to_text(&event, Style::none()),
             "  1 object found in 3.2 ms  vision-qr (vision-qr.codes)\n    mood=good\n    \"hello\"  at 1,2 to 3,4  \
              confidence 0.50  label=qr  version=7\n"
         );
+    }
+
+    #[test]
+    fn objects_that_stand_in_two_lists_are_told_of_once() {
+        let event = json!({
+            "type": "v.codes", "plugin_name": "v", "detection_count": 1,
+            "codes": [{ "text": "a", "version": 7 }],
+            "objects": [{ "label": "a", "x1": 1, "y1": 2, "x2": 3, "y2": 4 }],
+        });
+        let text = to_text(&event, Style::none());
+        assert!(text.ends_with("\n    \"a\"  at 1,2 to 3,4  version=7\n"), "{text}");
+        assert_eq!(text.lines().count(), 2);
     }
 
     #[test]

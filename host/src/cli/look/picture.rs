@@ -163,7 +163,7 @@ mod tests {
     fn pixels_keep_their_format() {
         let directory = TempDir::new().expect("a directory");
         let path = directory.path().join("a.png");
-        let mut check = |image: DynamicImage, want: PixelFormat| {
+        let check = |image: DynamicImage, want: PixelFormat| {
             std::fs::write(&path, png(&image)).expect("writable");
             let picture = Picture::read(&path).expect("a picture");
             assert_eq!((picture.frame.format(), picture.frame.width(), picture.frame.height()), (want, 3, 2));

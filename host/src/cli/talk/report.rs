@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt::Write as _,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -67,7 +67,7 @@ struct Turn {
 /// One conversation.
 #[derive(Debug, Serialize)]
 pub(super) struct Heard {
-    recording: PathBuf,
+    recording: String,
     session_id: SessionId,
     duration_ms: f64,
     #[serde(flatten)]
@@ -81,7 +81,7 @@ pub(super) struct Heard {
 #[derive(Debug, Default)]
 pub(super) struct RunReport {
     heard: Vec<Heard>,
-    unreadable: Vec<(PathBuf, String)>,
+    unreadable: Vec<(String, String)>,
     missing: Vec<(Kind, String)>,
     written: Vec<String>,
     unwritten: Vec<String>,
@@ -96,13 +96,7 @@ impl Reporter {
     }
 
     /// The report of a conversation that is over.
-    pub(super) fn take(
-        &self,
-        session_id: SessionId,
-        recording: PathBuf,
-        reading: &Reading,
-        summary: Result<Summary>,
-    ) -> Heard {
+    pub(super) fn take(&self, session_id: SessionId, reading: &Reading, summary: Result<Summary>) -> Heard {
         let Notes { turns, mut errors, warnings } =
             lock(&self.sessions).remove(&session_id).unwrap_or_default();
         let summary = summary.unwrap_or_else(|error| {
@@ -112,6 +106,7 @@ impl Reporter {
         errors.extend(reading.failure().map(ToString::to_string));
         let duration_ms = reading.position().as_secs_f64() * 1000.0;
         let conversation = turns.into_values().collect();
+        let recording = name(reading.path());
         Heard { recording, session_id, duration_ms, summary, conversation, errors, warnings }
     }
 }
@@ -172,7 +167,7 @@ impl RunReport {
 
     /// A recording could not be played.
     pub(super) fn unreadable(&mut self, path: &Path, error: &anyhow::Error) {
-        self.unreadable.push((path.to_owned(), format!("{error:#}")));
+        self.unreadable.push((name(path), format!("{error:#}")));
     }
 
     /// A stage has no plugin; `false` when that is known already.
@@ -219,7 +214,7 @@ impl RunReport {
             problems.push(format!("no plugin for {}; `antiphon doctor` says what to do", stages.join(", ")));
         }
         for heard in &self.heard {
-            let shown = heard.recording.display();
+            let shown = &heard.recording;
             match heard.errors.first() {
                 Some(first) if heard.errors.len() == 1 => problems.push(format!("{shown}: {first}")),
                 Some(first) => {
@@ -241,7 +236,7 @@ impl RunReport {
         let is_deaf = self.missing.iter().any(|(kind, _)| *kind == Kind::Turn);
         for heard in self.heard.iter().filter(|heard| heard.summary.turns == 0 && heard.errors.is_empty()) {
             if !is_deaf {
-                line(format!("no speech was found in {}", name(&heard.recording)));
+                line(format!("no speech was found in {}", heard.recording));
             }
         }
         if !self.heard.is_empty() {

@@ -14,7 +14,7 @@ use antiphon_core::{
         llm::{LlmRequestStartedEvent, LlmResponseDeltaEvent, LlmResponseFinalEvent},
         stt::SttFinalTranscriptEvent,
         tts::{TtsChunkQueuedEvent, TtsSynthesisCompleteEvent},
-        turn::{TurnEndedEvent, VadSpeechEndEvent},
+        turn::{TurnEndedEvent, TurnStartedEvent, VadSpeechEndEvent, VadSpeechStartEvent},
         values::{TranscriptMode, TurnDurations},
     },
 };
@@ -159,6 +159,12 @@ fn summary(event: &Event<BaseEvent>) -> Option<(Ink, String)> {
     if let Some(event) = event.cast::<AudioCaptureStartEvent>() {
         return plain(event.device_id.clone().unwrap_or_default());
     }
+    if let Some(event) = event.cast::<VadSpeechStartEvent>() {
+        return plain(format!("probability {:.2}", event.probability));
+    }
+    if let Some(event) = event.cast::<TurnStartedEvent>() {
+        return plain(format!("confidence {:.2}", event.confidence));
+    }
     if let Some(event) = event.cast::<VadSpeechEndEvent>() {
         return plain(format!("{} of speech", milliseconds(event.duration_ms)));
     }
@@ -251,7 +257,11 @@ fn described(event: &Event<BaseEvent>) -> (Ink, String) {
     }
     let own =
         fields.as_object().into_iter().flatten().filter(|(key, _)| !BASE_FIELDS.contains(&key.as_str()));
-    let shown = own.filter(|(_, value)| !value.is_null()).map(|(key, value)| format!("{key}={value}"));
+    let pair = |(key, value): (&String, &Value)| match value {
+        Value::String(text) if !text.contains(' ') => format!("{key}={text}"),
+        _ => format!("{key}={value}"),
+    };
+    let shown = own.filter(|(_, value)| !value.is_null()).map(pair);
     (ink, shown.collect::<Vec<_>>().join(" "))
 }
 

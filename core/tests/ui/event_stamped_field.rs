@@ -1,0 +1,9 @@
+use antiphon_core::Event;
+
+#[derive(Debug, serde::Serialize, serde::Deserialize, schemars::JsonSchema, Event)]
+#[event(type = "acme.thing", base = antiphon_core::BaseEvent)]
+struct ThingEvent {
+    participant: String,
+}
+
+fn main() {}

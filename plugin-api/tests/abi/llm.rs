@@ -1,0 +1,301 @@
+use std::{
+    future::{Future, pending},
+    io,
+    sync::{Arc, Mutex},
+};
+
+use antiphon_core::{
+    PluginBaseEvent,
+    event::{
+        Event,
+        values::{Message, Role},
+    },
+};
+use antiphon_plugin_api::{
+    LlmRequest,
+    abi::{
+        LlmBox, LlmSessionBox, Outcome, Status,
+        abi_stable::std_types::{RSlice, RStr},
+    },
+    prelude::{EventDeclarations, Llm, LlmReply, NoConfig, Plugin, PluginContext, PluginError},
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::task::yield_now;
+use uuid::Uuid;
+
+use crate::support::{Bomb, Output, Record, Running, exported, session_id, start};
+
+/// Does what the prompt says, word by word.
+pub(crate) struct Script {
+    kept: Mutex<Vec<LlmReply>>,
+    closed: Mutex<Vec<String>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the model did not answer")]
+struct NoAnswer(#[source] io::Error);
+
+/// A plugin's own event, with what is hard to read for a host that does not know it.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Event)]
+#[event(type = "script.own", base = PluginBaseEvent)]
+struct OwnEvent {
+    id: Uuid,
+    at: std::net::IpAddr,
+    note: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Event)]
+#[event(type = "script.undeclared", base = PluginBaseEvent)]
+struct UndeclaredEvent {}
+
+impl Plugin for Script {
+    type Config = NoConfig;
+
+    async fn start(_: NoConfig, _: PluginContext) -> Result<Self, PluginError> {
+        Ok(Self { kept: Mutex::default(), closed: Mutex::default() })
+    }
+
+    fn declare(events: &mut EventDeclarations) {
+        events.declare::<OwnEvent>();
+    }
+}
+
+impl Llm for Script {
+    fn respond(
+        &self,
+        request: LlmRequest,
+        reply: LlmReply,
+    ) -> impl Future<Output = Result<(), PluginError>> + Send {
+        assert_ne!(request.prompt(), "panic-at-once", "as told");
+        async move {
+            for word in request.prompt().split_whitespace() {
+                self.act(word, &reply).await?;
+            }
+            Ok(())
+        }
+    }
+
+    async fn session_closed(&self, session_id: &str) {
+        self.closed.lock().expect("no panic under the lock").push(session_id.to_owned());
+        assert!(!session_id.starts_with("bad"), "as told");
+    }
+}
+
+impl Script {
+    async fn act(&self, word: &str, reply: &LlmReply) -> Result<(), PluginError> {
+        match word {
+            "wait" => pending().await,
+            "yield" => yield_now().await,
+            "panic" => panic!("as told"),
+            "fail" => return Err(NoAnswer(io::Error::other("line is dead")).into()),
+            "bomb" => {
+                let _bomb = Bomb;
+                pending().await
+            }
+            "keep" => self.kept.lock().expect("no panic under the lock").push(reply.clone()),
+            "late" => {
+                let kept = self.kept.lock().expect("no panic under the lock").pop().expect("kept");
+                let texted = kept.text("late").await.expect_err("it has ended");
+                let emitted = kept.emit(OwnEvent::example()).await.expect_err("it has ended");
+                reply.text(format!("{} {}", texted.code(), emitted.code())).await?;
+            }
+            "own" => reply.emit(OwnEvent::example()).await?,
+            "undeclared" => reply.emit(UndeclaredEvent {}).await?,
+            "closed" => {
+                let closed = self.closed.lock().expect("no panic under the lock").join(" ");
+                reply.text(closed).await?;
+            }
+            word => reply.text(word).await?,
+        }
+        Ok(())
+    }
+}
+
+impl OwnEvent {
+    fn example() -> Self {
+        Self { id: Uuid::from_u128(7), at: [127, 0, 0, 1].into(), note: None }
+    }
+}
+
+exported! { Script, "llm-script", [llm] }
+
+pub(crate) struct Session {
+    pub(crate) session: LlmSessionBox,
+    pub(crate) record: Arc<Record>,
+}
+
+pub(crate) fn open(running: &Running) -> Session {
+    open_as(running, &session_id())
+}
+
+pub(crate) fn open_as(running: &Running, id: &str) -> Session {
+    let (sink, record) = running.sink();
+    Session { session: running.capability::<LlmBox>().open(RStr::from_str(id), sink), record }
+}
+
+impl Session {
+    pub(crate) fn ask(&self, token: u64, prompt: &str) -> Status {
+        let message =
+            Message { id: "m".into(), role: Role::User, content: prompt.into(), interrupted: false };
+        let request =
+            LlmRequest { request_id: format!("r{token}"), messages: vec![message], ..LlmRequest::default() };
+        let bytes = rmp_serde::to_vec_named(&request).expect("plain data");
+        self.session.respond(token, 9, RSlice::from_slice(&bytes))
+    }
+
+    #[track_caller]
+    pub(crate) fn run(&self, token: u64, prompt: &str) -> Outcome {
+        assert_eq!(self.ask(token, prompt), Status::ACCEPTED);
+        self.record.finished(token)
+    }
+}
+
+#[test]
+fn pieces_come_in_order_with_their_numbers_and_then_the_whole_text() {
+    let session = open(&start::<Script>());
+    assert_eq!(session.run(1, "one yield two three"), Outcome::COMPLETED);
+    assert_eq!(
+        session.record.said(),
+        [
+            "llm.request.start",
+            "llm.response.delta",
+            "llm.response.delta",
+            "llm.response.delta",
+            "llm.response.final",
+            "finished 1 COMPLETED"
+        ]
+    );
+    let deltas = session.record.events("llm.response.delta");
+    let numbered: Vec<_> = deltas
+        .iter()
+        .map(|delta| (&delta["sequence_number"], &delta["delta"], &delta["is_first_chunk"]))
+        .collect();
+    assert_eq!(json!(numbered), json!([[0, "one", true], [1, "two", false], [2, "three", false]]));
+    let complete = session.record.wait_for("llm.response.final");
+    assert_eq!((&complete["text"], &complete["item_id"]), (&json!("onetwothree"), &json!("r1")));
+    let turns = session.record.outputs().into_iter().filter_map(|output| match output {
+        Output::Event { turn_id, .. } => Some(turn_id),
+        _ => None,
+    });
+    assert!(turns.into_iter().all(|turn| turn == 9));
+}
+
+#[test]
+fn an_error_becomes_llm_error_with_its_causes() {
+    let session = open(&start::<Script>());
+    assert_eq!(session.run(1, "well fail"), Outcome::FAILED);
+    let event = session.record.wait_for("llm.error");
+    assert_eq!(event["error_message"], "the model did not answer: line is dead");
+    assert_eq!(event["error"]["source_chain"], json!(["line is dead"]));
+    assert_eq!((&event["error_code"], &event["request_id"]), (&json!("error"), &json!("r1")));
+    assert!(session.record.events("llm.response.final").is_empty());
+}
+
+#[test]
+fn a_panic_becomes_llm_error_and_the_next_request_works() {
+    let session = open(&start::<Script>());
+    for (token, prompt) in [(1, "panic-at-once"), (2, "panic"), (3, "well yield panic")] {
+        assert_eq!(session.run(token, prompt), Outcome::FAILED, "{prompt}");
+        let event = session.record.events("llm.error").pop().expect("emitted before the end");
+        assert_eq!((&event["error"]["kind"], &event["error_code"]), (&json!("panic"), &json!("panic")));
+        assert!(event["error_message"].as_str().is_some_and(|text| text.contains("as told")), "{event}");
+        assert_eq!(event["request_id"], format!("r{token}"));
+    }
+    assert_eq!(session.run(4, "fine"), Outcome::COMPLETED);
+}
+
+#[test]
+fn a_cancelled_request_ends_with_what_was_said() {
+    let session = open(&start::<Script>());
+    session.ask(1, "one two wait three");
+    session.record.wait_for_count("llm.response.delta", 2);
+    session.session.cancel(1);
+    assert_eq!(session.record.finished(1), Outcome::CANCELLED);
+    assert_eq!(session.record.wait_for("llm.response.aborted")["partial_text"], "onetwo");
+    assert_eq!(session.record.said().last().map(String::as_str), Some("finished 1 CANCELLED"));
+}
+
+#[test]
+fn a_request_that_panics_while_it_is_cancelled_is_cancelled() {
+    let session = open(&start::<Script>());
+    session.ask(1, "one bomb");
+    session.record.wait_for("llm.response.delta");
+    session.session.cancel(1);
+    assert_eq!(session.record.finished(1), Outcome::CANCELLED);
+    assert_eq!(session.record.wait_for("llm.response.aborted")["partial_text"], "one");
+    assert_eq!(session.run(2, "fine"), Outcome::COMPLETED);
+}
+
+#[test]
+fn a_clone_of_the_reply_is_silent_once_its_request_has_ended() {
+    let session = open(&start::<Script>());
+    assert_eq!(session.run(1, "keep one"), Outcome::COMPLETED);
+    session.ask(2, "keep wait");
+    session.record.wait_for("llm.request.start");
+    session.session.cancel(2);
+    assert_eq!(session.record.finished(2), Outcome::CANCELLED);
+    assert_eq!(session.run(3, "keep fail"), Outcome::FAILED);
+    for token in [11, 12, 13] {
+        assert_eq!(session.run(token, "late"), Outcome::COMPLETED);
+        let deltas = session.record.events("llm.response.delta");
+        assert_eq!(deltas.last().expect("the codes")["delta"], "cancelled cancelled");
+    }
+}
+
+#[test]
+fn an_event_that_is_not_declared_is_an_error() {
+    let session = open(&start::<Script>());
+    assert_eq!(session.run(1, "undeclared"), Outcome::FAILED);
+    let event = session.record.wait_for("llm.error");
+    assert_eq!((&event["error_code"], &event["is_recoverable"]), (&json!("undeclared_event"), &json!(false)));
+    assert!(event["error_message"].as_str().is_some_and(|text| text.contains("script.undeclared")));
+}
+
+#[test]
+fn an_own_event_is_readable_for_a_host_that_does_not_know_it() {
+    let session = open(&start::<Script>());
+    assert_eq!(session.run(1, "own"), Outcome::COMPLETED);
+    let event = session.record.wait_for("script.own");
+    assert_eq!(event, json!({ "id": Uuid::from_u128(7), "at": "127.0.0.1", "note": null }));
+}
+
+#[test]
+fn events_that_nobody_wants_do_not_cross() {
+    let running = start::<Script>();
+    running.unwant("llm.response.delta");
+    running.unwant("script.own");
+    let session = open(&running);
+    assert_eq!(session.run(1, "one own two"), Outcome::COMPLETED);
+    assert_eq!(session.record.said(), ["llm.request.start", "llm.response.final", "finished 1 COMPLETED"]);
+    assert_eq!(session.record.wait_for("llm.response.final")["text"], "onetwo");
+}
+
+#[test]
+fn a_request_that_cannot_be_read_is_refused() {
+    let session = open(&start::<Script>());
+    for bytes in [&[][..], b"\xc1", b"\x93\x01\x02\x03", b"\x80"] {
+        assert_eq!(session.session.respond(1, 0, RSlice::from_slice(bytes)), Status::REFUSED, "{bytes:?}");
+    }
+    assert_eq!(session.run(1, "fine"), Outcome::COMPLETED);
+}
+
+#[test]
+fn a_token_in_use_is_refused() {
+    let session = open(&start::<Script>());
+    assert_eq!(session.ask(1, "wait"), Status::ACCEPTED);
+    assert_eq!(session.ask(1, "again"), Status::REFUSED);
+    session.session.cancel(1);
+    assert_eq!(session.record.finished(1), Outcome::CANCELLED);
+    assert_eq!(session.record.said().iter().filter(|said| said.starts_with("finished")).count(), 1);
+}
+
+#[test]
+fn cancelling_what_has_ended_does_nothing() {
+    let session = open(&start::<Script>());
+    assert_eq!(session.run(1, "fine"), Outcome::COMPLETED);
+    session.session.cancel(1);
+    session.session.cancel(99);
+    assert_eq!(session.run(2, "fine"), Outcome::COMPLETED);
+}
