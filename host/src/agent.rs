@@ -11,7 +11,7 @@ mod mouth;
 mod output;
 mod run;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use antiphon_core::{AudioChunk, SessionBus, SessionId, event::values::InterruptReason};
 use schemars::JsonSchema;
@@ -129,7 +129,8 @@ pub struct Agent {
     commands: mpsc::Sender<Command>,
     audio: mpsc::Sender<Option<AudioChunk>>,
     missing: Vec<NoProvider>,
-    task: JoinHandle<Summary>,
+    /// None once its end was waited for.
+    task: Mutex<Option<JoinHandle<Summary>>>,
 }
 
 /// What a conversation came to.
@@ -221,7 +222,7 @@ impl<'a> AgentBuilder<'a> {
             command_receiver,
         )?;
         let task = tokio::spawn(conversation.run());
-        Ok(Agent { session, commands, audio, missing, task })
+        Ok(Agent { session, commands, audio, missing, task: Mutex::new(Some(task)) })
     }
 }
 
@@ -289,18 +290,24 @@ impl Agent {
         self.commands.send(Command::Interrupt(reason)).await.map_err(|_| AgentError::Ended)
     }
 
-    /// Lets the turns that have begun come to their end, then ends the session and its plugins' sessions.
+    /// Lets the turns that have begun come to their end, then ends the session and its plugins' sessions. Meanwhile the
+    /// agent can be interrupted, which makes its end come sooner.
     ///
     /// # Errors
     ///
-    /// [`AgentError::Ended`] when it had ended by itself, after a failure that its events tell of.
-    pub async fn finish(self) -> Result<Summary, AgentError> {
+    /// [`AgentError::Ended`] when it had ended by itself, after a failure that its events tell of, or was finished before.
+    ///
+    /// # Cancel safety
+    ///
+    /// The agent ends all the same; its summary is lost.
+    pub async fn finish(&self) -> Result<Summary, AgentError> {
         // The audio that waits is heard first; an agent that is gone says so below.
         let _ = self.audio.send(None).await;
         let (done, finished) = oneshot::channel();
         let _ = self.commands.send(Command::Finish(done)).await;
         let _ = finished.await;
-        let summary = self.task.await.map_err(|_| AgentError::Ended)?;
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let summary = task.ok_or(AgentError::Ended)?.await.map_err(|_| AgentError::Ended)?;
         if tokio::time::timeout(HANDLERS_DEADLINE, self.session.close()).await.is_err() {
             tracing::warn!("a handler of the session did not end within {} s", HANDLERS_DEADLINE.as_secs());
         }

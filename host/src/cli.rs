@@ -11,7 +11,9 @@ mod output;
 mod plugins;
 mod record;
 mod schema;
+mod setting;
 mod setup;
+mod stage;
 mod stop;
 mod talk;
 

@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use antiphon_core::{
@@ -21,6 +22,10 @@ use antiphon_core::{
 use antiphon_plugin_api::PluginManifest;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
 
 pub use self::{
     instance::PluginInstance,
@@ -86,7 +91,7 @@ pub enum PluginState {
 }
 
 /// One plugin file that was found.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub struct Plugin {
     /// Name by its manifest; by its file, where that cannot be read.
     pub name: String,
@@ -95,14 +100,10 @@ pub struct Plugin {
     /// How far it has come.
     pub state: PluginState,
     /// Why it cannot be used, and what to do.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// What it declares.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub manifest: Option<PluginManifest>,
-    #[serde(skip)]
     library: Option<Arc<Library>>,
-    #[serde(skip)]
     instance: Option<Arc<PluginInstance>>,
 }
 
@@ -197,14 +198,17 @@ fn load_one(path: &Path, disabled: &[String], twin: impl Fn(&str) -> Option<Path
     }
 }
 
-/// Makes the plugins' event types known, checks the settings, and starts each plugin; each on a thread that may block.
+/// Time that a plugin may take to start. Models are loaded when they are first used, so most take milliseconds.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Makes the plugins' event types known, checks the settings, and starts each plugin on a thread of its own.
 pub(crate) async fn start(
     plugins: &mut [Plugin],
     bus: &EventBus,
     settings: &BTreeMap<String, Map<String, Value>>,
 ) {
-    let mut starting = tokio::task::JoinSet::new();
     let none = Map::new();
+    let mut starting = Vec::new();
     for (index, plugin) in plugins.iter_mut().enumerate() {
         let (Some(library), PluginState::Loaded) = (&plugin.library, plugin.state) else {
             announce(bus, plugin);
@@ -217,25 +221,40 @@ pub(crate) async fn start(
             continue;
         }
         announce(bus, plugin);
-        let (library, bus, own) = (Arc::clone(library), bus.clone(), own.clone());
-        starting.spawn_blocking(move || (index, PluginInstance::start(&library, &bus, &own)));
+        starting.push((index, start_one(Arc::clone(library), bus.clone(), own.clone())));
     }
-    while let Some(joined) = starting.join_next().await {
-        match joined {
-            Ok((index, outcome)) => {
-                let plugin = &mut plugins[index];
-                match outcome {
-                    Ok(instance) => {
-                        plugin.state = PluginState::Started;
-                        plugin.instance = Some(instance);
-                    }
-                    Err(error) => plugin.fail(error),
-                }
-                announce(bus, plugin);
+    let deadline = Instant::now() + START_DEADLINE;
+    for (index, outcome) in starting {
+        let plugin = &mut plugins[index];
+        match timeout_at(deadline, outcome).await {
+            Ok(Ok(Ok(instance))) => {
+                plugin.state = PluginState::Started;
+                plugin.instance = Some(instance);
             }
-            Err(error) => tracing::error!("starting a plugin failed: {error}"),
+            Ok(Ok(Err(error))) => plugin.fail(error),
+            Ok(Err(_)) => plugin.fail("ended its own start without a result".into()),
+            Err(_) => plugin.fail(format!("did not start within {} s", START_DEADLINE.as_secs())),
         }
+        announce(bus, plugin);
     }
+}
+
+/// Starts a plugin on a thread that nobody waits for: one that hangs keeps neither the host nor its end waiting.
+fn start_one(
+    library: Arc<Library>,
+    bus: EventBus,
+    settings: Map<String, Value>,
+) -> oneshot::Receiver<Result<Arc<PluginInstance>, String>> {
+    let (sender, receiver) = oneshot::channel();
+    let start = move || {
+        // A host that has stopped waiting drops the plugin here.
+        let _ = sender.send(PluginInstance::start(&library, &bus, &settings));
+    };
+    if let Err(error) = std::thread::Builder::new().name("plugin-start".into()).spawn(start) {
+        // The sender is dropped with the closure, so the receiver tells of it too.
+        tracing::error!("there is no thread to start a plugin on: {error}");
+    }
+    receiver
 }
 
 fn announce(bus: &EventBus, plugin: &Plugin) {
@@ -250,7 +269,7 @@ fn announce(bus: &EventBus, plugin: &Plugin) {
         code: Some("plugin_failed".into()),
         message,
         recoverable: false,
-        context: Some(serde_json::json!({ "path": plugin.path })),
+        context: Some(serde_json::json!({ "path": plugin.path.display().to_string() })),
         source_chain: Vec::new(),
     });
     let stamp = Stamp { plugin: Some(plugin.base()), ..Stamp::default() };

@@ -152,14 +152,15 @@ fn recordings_that_cannot_be_read_are_named_and_nothing_is_written() {
 fn outputs_that_cannot_be_written_are_found_first() {
     let place = Place::new();
     place.write_silence("a.wav", 1);
-    place
-        .run(&["talk", "a.wav", "--out", "none/reply.wav"])
-        .fails(1, &["there is no directory none", "mkdir -p"]);
-    place
-        .run(&["talk", "a.wav", "--events", "none/e.jsonl"])
-        .fails(1, &["there is no directory none", "mkdir -p"]);
-    place.run(&["talk", "a.wav", "--out", "empty"]).fails(1, &["found a directory at empty"]);
-    place.run(&["talk", "a.wav", "--events", "empty"]).fails(1, &["found a directory at empty"]);
+    place.write("empty/words.so", "no library");
+    for (option, path, words) in [
+        ("--out", "none/reply.wav", "there is no directory none; make it with mkdir -p"),
+        ("--events", "none/e.jsonl", "there is no directory none; make it with mkdir -p"),
+        ("--out", "empty", "found a directory at empty"),
+        ("--events", "empty", "found a directory at empty"),
+    ] {
+        place.run(&["talk", "a.wav", "--plugins", "empty", option, path]).fails(1, &[words]);
+    }
     place
         .run(&["talk", "a.wav", "--events", "-", "--json"])
         .fails(1, &["standard output takes one thing only"]);

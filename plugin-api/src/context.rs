@@ -11,6 +11,7 @@ use antiphon_core::{
     AudioChunk,
     event::{EventInfo, EventPayload},
 };
+use serde::Serialize;
 
 use crate::{
     PluginError,
@@ -119,10 +120,22 @@ impl SessionContext {
         turn_id: u64,
         event: T,
     ) -> Result<(), PluginError> {
+        self.emit_noting(gate, turn_id, event, || {}).await.map(drop)
+    }
+
+    /// As [`emit_through`](Self::emit_through), and notes that the host took the event before anything else passes the
+    /// gate or the gate settles. `false` when nobody wants the event.
+    pub(crate) async fn emit_noting<T: EventPayload>(
+        &self,
+        gate: &Gate,
+        turn_id: u64,
+        event: T,
+        note: impl Fn(),
+    ) -> Result<bool, PluginError> {
         if gate.is_closed() {
             return Err(PluginError::cancelled());
         }
-        self.send(event, turn_id, |output| gate.pass(output)).await
+        self.send(event, turn_id, |output| gate.pass_noting(output, &note)).await
     }
 
     /// Emits what this crate says of a command or session that author code has nothing to add to. Once the session is
@@ -146,15 +159,15 @@ impl SessionContext {
         event: T,
         turn_id: u64,
         pass: impl Fn(&dyn Fn() -> Status) -> Status,
-    ) -> Result<(), PluginError> {
+    ) -> Result<bool, PluginError> {
         let Some(index) = self.inner.shared.events.index_of::<T>() else {
             let text = format!("{} is not declared: name it in `Plugin::declare`", T::NAME);
             return Err(PluginError::new("undeclared_event", text).fatal());
         };
         if !self.is_wanted_index(index) {
-            return Ok(());
+            return Ok(false);
         }
-        let payload = rmp_serde::to_vec_named(&event)?;
+        let payload = encode(&event)?;
         let header = EventHeaderV1 {
             type_index: u32::try_from(index).expect("an index is below 256"),
             reserved: 0,
@@ -167,14 +180,20 @@ impl SessionContext {
             || pass(&|| sink.emit(&header, RSlice::from_slice(&payload))),
             |waker| sink.wake_when_ready(header.type_index, waker),
         );
-        answer(status.await, T::NAME)
+        answer(status.await, T::NAME).map(|()| true)
     }
 
-    /// Gives audio of a command as long as its gate is open.
-    pub(crate) async fn audio(&self, gate: &Gate, token: u64, audio: &AudioChunk) -> Result<(), PluginError> {
+    /// Gives audio of a command as long as its gate is open, and notes that the host took it.
+    pub(crate) async fn audio_noting(
+        &self,
+        gate: &Gate,
+        token: u64,
+        audio: &AudioChunk,
+        note: impl Fn(),
+    ) -> Result<(), PluginError> {
         let sink = &self.inner.sink;
         let status = when_ready(
-            || gate.pass(|| sink.audio(token, AudioV1::from(audio.clone()))),
+            || gate.pass_noting(|| sink.audio(token, AudioV1::from(audio.clone())), &note),
             |waker| sink.wake_when_ready(OUTPUT_AUDIO, waker),
         );
         answer(status.await, "audio")
@@ -212,6 +231,14 @@ impl SessionContext {
         let tokens = lock(&self.inner.closers).take();
         tokens.into_iter().flatten().for_each(|token| self.finished(token, Outcome::COMPLETED));
     }
+}
+
+/// MessagePack with field names. What has a form for people and one for machines takes that for people: a host that was
+/// never compiled with the type reads it as JSON, which has no bytes.
+fn encode(event: &impl Serialize) -> Result<Vec<u8>, rmp_serde::encode::Error> {
+    let mut bytes = Vec::with_capacity(128);
+    event.serialize(&mut rmp_serde::Serializer::new(&mut bytes).with_struct_map().with_human_readable())?;
+    Ok(bytes)
 }
 
 fn answer(status: Status, what: &str) -> Result<(), PluginError> {

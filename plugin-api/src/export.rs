@@ -150,7 +150,7 @@ pub fn root<E: Exported>() -> PluginRootRef {
         .leak_into_prefix()
 }
 
-fn declarations<E: Exported>() -> EventDeclarations {
+pub(crate) fn declarations<E: Exported>() -> EventDeclarations {
     let mut events = EventDeclarations::default();
     for capability in E::CAPABILITIES {
         (capability.declare)(&mut events);
@@ -231,8 +231,24 @@ pub(crate) fn start<E: Exported>(
 }
 
 fn settings<C: DeserializeOwned>(bytes: &[u8]) -> Result<C, PluginError> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| PluginError::new("settings", format!("the settings do not fit: {error}")).fatal())
+    let misfit =
+        |text: String| PluginError::new("settings", format!("the settings do not fit: {text}")).fatal();
+    let settings = serde_json::from_slice::<Value>(bytes).map_err(|error| misfit(error.to_string()))?;
+    C::deserialize(&settings).map_err(|error| match culprit::<C>(&settings, &error.to_string()) {
+        Some(field) => misfit(format!("{field}: {error}")),
+        None => misfit(error.to_string()),
+    })
+}
+
+/// The setting without which there would be no such error: serde does not say.
+fn culprit<'a, C: DeserializeOwned>(settings: &'a Value, error: &str) -> Option<&'a str> {
+    let all = settings.as_object()?;
+    let is_to_blame = |field: &&String| {
+        let mut others = all.clone();
+        others.remove(*field);
+        C::deserialize(Value::Object(others)).err().is_none_or(|other| other.to_string() != error)
+    };
+    all.keys().find(is_to_blame).map(String::as_str)
 }
 
 struct PluginObject<E: Exported>(Instance<E>);

@@ -43,11 +43,18 @@ impl Gate {
         let _ = self.closed.acquire().await;
     }
 
-    /// Gives an output to the host, unless it is closed. The lock is held during the call into the host: `settle` could
-    /// not promise anything otherwise.
-    pub(crate) fn pass(&self, output: impl FnOnce() -> Status) -> Status {
+    /// Gives an output to the host, unless it is closed, and notes if the host took it. The lock is held during the call
+    /// into the host: `settle` could not promise anything otherwise.
+    pub(crate) fn pass_noting(&self, output: impl FnOnce() -> Status, note: impl FnOnce()) -> Status {
         let _passing = self.passing.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.is_closed() { Status::CLOSED } else { output() }
+        if self.is_closed() {
+            return Status::CLOSED;
+        }
+        let status = output();
+        if status == Status::ACCEPTED {
+            note();
+        }
+        status
     }
 }
 

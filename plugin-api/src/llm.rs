@@ -126,9 +126,11 @@ impl LlmReply {
                 ..LlmResponseDeltaEvent::default()
             }
         };
-        self.emit(event).await?;
         // What the host did not take was not said.
-        self.state().text.push_str(&delta);
+        let said = || self.state().text.push_str(&delta);
+        if !self.context.emit_noting(&self.gate, self.turn_id, event, said).await? {
+            said();
+        }
         Ok(())
     }
 

@@ -254,7 +254,8 @@ impl<S: SttSession> Serial for Session<S> {
         }
     }
 
-    async fn report(context: &SessionContext, error: &PluginError) {
+    async fn report(session: Option<&mut Self>, context: &SessionContext, error: &PluginError) {
+        let turn_id = session.map_or(0, |session| session.turn_id.load(Ordering::Relaxed));
         let event = SttErrorEvent {
             error: Some(error.info()),
             error_code: Some(error.code().into()),
@@ -263,7 +264,7 @@ impl<S: SttSession> Serial for Session<S> {
             error_message: error.to_string(),
             retry_count: None,
         };
-        context.emit_last(0, event).await;
+        context.emit_last(turn_id, event).await;
     }
 
     async fn closed(context: &SessionContext) {

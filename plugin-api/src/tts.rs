@@ -113,16 +113,17 @@ impl TtsOutput {
             .await?;
         }
         let now = self.elapsed_ms();
-        self.context.audio(&self.gate, self.token, &audio).await?;
         // What the host did not take does not count.
-        let mut state = self.state();
-        state.pieces += 1;
-        state.frames += audio.frames() as u64;
-        state.bytes += audio.samples().len() as u64 * 2;
-        state.sample_rate_hz = audio.sample_rate_hz();
-        state.first_ms.get_or_insert(now);
-        state.last_ms = Some(now);
-        Ok(())
+        let taken = || {
+            let mut state = self.state();
+            state.pieces += 1;
+            state.frames += audio.frames() as u64;
+            state.bytes += audio.samples().len() as u64 * 2;
+            state.sample_rate_hz = audio.sample_rate_hz();
+            state.first_ms.get_or_insert(now);
+            state.last_ms = Some(now);
+        };
+        self.context.audio_noting(&self.gate, self.token, &audio, taken).await
     }
 
     /// When each word is said, from the start of this request's audio. Give it before the audio of the words: what an

@@ -150,7 +150,7 @@ impl<S: TurnSession> Serial for Session<S> {
         }
     }
 
-    async fn report(_: &SessionContext, error: &PluginError) {
+    async fn report(_: Option<&mut Self>, _: &SessionContext, error: &PluginError) {
         tracing::error!("turn detection failed: {error:?}");
     }
 

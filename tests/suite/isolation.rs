@@ -249,11 +249,7 @@ async fn panic_at(_: Event<UserTranscriptEvent>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_that_panics_or_hangs_is_an_exception_and_changes_nothing() {
     let setup = Setup::with(PluginDir::of(&["llm-rules"]));
-    let panics = setup
-        .bus()
-        .subscription()
-        .name("panics")
-        .subscribe(panic_at);
+    let panics = setup.bus().subscription().name("panics").subscribe(panic_at);
     let hangs = setup
         .bus()
         .subscription()
@@ -308,11 +304,8 @@ async fn broken_turn_detection_is_told_and_the_rest_is_one_turn() {
         let config = AgentConfig { turn: Some("misbehave".into()), ..AgentConfig::default() };
         let config = AgentConfig { stt: Some("stt-pocketsphinx".into()), tts: Some("none".into()), ..config };
         let setup = Setup::with(plugins).set("misbehave", "start", "well").set("misbehave", "hear", how);
-        let mut talk = setup
-            .set("stt-pocketsphinx", "grammar", crate::grammar())
-            .config(config)
-            .start()
-            .await;
+        let mut talk =
+            setup.set("stt-pocketsphinx", "grammar", crate::grammar()).config(config).start().await;
         listen(&talk).await;
         talk.agent.end_audio().await.expect("the agent listens");
         talk.until("turn.metrics").await;
@@ -342,7 +335,12 @@ async fn a_recogniser_that_breaks_fails_the_turn_and_the_agent_still_takes_text(
         let want = "Going forward ten meters. Tell me when to stop.";
         assert_answered(&talk.ask("go forward ten meters").await, want);
         let finished = talk.finish().await;
-        assert_eq!((finished.summary.answered, finished.summary.failed), (1, 1), "{how}: {}", finished.events);
+        assert_eq!(
+            (finished.summary.answered, finished.summary.failed),
+            (1, 1),
+            "{how}: {}",
+            finished.events
+        );
     }
 }
 

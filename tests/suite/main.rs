@@ -5,10 +5,31 @@
 //!
 //! Not here: how fast anything is (that is `cargo xtask bench`), and parts on their own (each crate tests its own).
 
+mod bad_input;
+mod bad_plugins;
+mod conversation;
+mod events;
 mod isolation;
+mod library;
+mod tidy;
+
+use std::path::PathBuf;
+
+use antiphon_test_support::built;
+use tempfile::TempDir;
 
 /// The grammar of the demo: what its robot understands.
 fn grammar() -> String {
-    let path = antiphon_test_support::built::workspace().join("tests/xtask/demo/commands.gram");
+    let path = built::workspace().join("tests/xtask/demo/commands.gram");
     path.to_str().expect("the path is text").to_owned()
+}
+
+/// A file of `tests/fixtures/media`.
+fn fixture(name: &str) -> PathBuf {
+    built::workspace().join("tests/fixtures/media").join(name)
+}
+
+/// A directory that goes away with the value.
+fn temporary() -> TempDir {
+    TempDir::with_prefix("antiphon-test-").expect("room for temporary files")
 }

@@ -222,7 +222,7 @@ impl EventBus {
             let _ = self.emit_typed(scope, event, stamp, Patience::Handler);
             return;
         }
-        while let Some(full) = self.full_receiver(scope, T::event_type(), Patience::Handler) {
+        while let Some(full) = self.full_receiver(scope, T::event_type(), Mailbox::is_overfull) {
             full.wait_for_room().await;
         }
         let dispatched = self.emit_typed(scope, event, stamp, Patience::Waits);
@@ -231,14 +231,16 @@ impl EventBus {
         }
     }
 
-    /// A receiver that must not lose events of this type, but would.
-    fn full_receiver(&self, scope: &Scope, event: &EventType, patience: Patience) -> Option<Arc<Mailbox>> {
+    /// A receiver that must not lose events of this type, but is full.
+    fn full_receiver(
+        &self,
+        scope: &Scope,
+        event: &EventType,
+        is_full: impl Fn(&Mailbox) -> bool,
+    ) -> Option<Arc<Mailbox>> {
         let (of_host, of_session) = self.routes(scope, event);
         let mut receivers = of_host.iter().chain(of_session.iter().flat_map(|route| route.iter()));
-        let full = |mailbox: &&Arc<Mailbox>| {
-            mailbox.overflow(event) == Overflow::Wait && !mailbox.has_room(patience)
-        };
-        receivers.find(full).cloned()
+        receivers.find(|mailbox| mailbox.overflow(event) == Overflow::Wait && is_full(mailbox)).cloned()
     }
 
     /// Who receives events of a type in this scope: subscriptions of the host, and of the session.
@@ -591,7 +593,7 @@ impl SessionBus {
         emission: &PluginEmission<'_>,
     ) -> Result<Option<Arc<Envelope>>, TryEmitError> {
         let PluginEmission { event, payload, plugin, turn_id, causation_id, emitted_at, always } = emission;
-        if self.bus.full_receiver(&self.scope, event, Patience::None).is_some() {
+        if self.bus.full_receiver(&self.scope, event, |mailbox| !mailbox.has_room()).is_some() {
             return Err(TryEmitError::Full);
         }
         let stamp = Stamp {
@@ -614,7 +616,7 @@ impl SessionBus {
     ///
     /// Dropping the future only gives up the wait.
     pub async fn wait_for_room(&self, event: &EventType) {
-        while let Some(full) = self.bus.full_receiver(&self.scope, event, Patience::None) {
+        while let Some(full) = self.bus.full_receiver(&self.scope, event, |mailbox| !mailbox.has_room()) {
             full.wait_for_room().await;
         }
     }
@@ -635,6 +637,26 @@ impl SessionBus {
     #[track_caller]
     pub fn subscription(&self) -> SubscriptionBuilder {
         SubscriptionBuilder::new(self.bus.clone(), Some(Arc::clone(&self.scope)))
+    }
+
+    /// Whether anybody receives events of this type from this session.
+    #[must_use]
+    pub fn is_wanted(&self, event: &EventType) -> bool {
+        let (of_host, of_session) = self.bus.routes(&self.scope, event);
+        !of_host.is_empty() || of_session.is_some_and(|route| !route.is_empty())
+    }
+
+    /// As [`EventBus::subscribe_with`], for the events of this session alone.
+    #[track_caller]
+    pub fn subscribe_with<S, F, H, Fut>(&self, state: Arc<S>, handler: H) -> Subscription
+    where
+        S: Send + Sync + 'static,
+        F: FromEvent,
+        H: Fn(Arc<S>, F) -> Fut + Send + Sync + 'static,
+        Fut: super::HandlerFuture + Send + 'static,
+        Fut::Output: super::HandlerOutput,
+    {
+        self.subscription().subscribe_with(state, handler)
     }
 
     /// The events of this session as a stream, which ends when the session is closed.

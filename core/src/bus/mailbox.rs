@@ -23,6 +23,10 @@ use crate::{
 /// shutdown is noticed soon.
 const BATCH: usize = 16;
 
+/// Time without a single event taken or handled after which a handler counts as stuck, and emitters wait for it no longer: it
+/// delays nobody else for ever. What does not fit then is lost, and its loss is told.
+const STUCK_AFTER: Duration = Duration::from_secs(1);
+
 /// What a subscription is told when it is made.
 #[derive(Debug, Clone)]
 pub(super) struct Options {
@@ -86,8 +90,15 @@ pub(super) struct Mailbox {
     pub(super) failures: AtomicU64,
     dropped: AtomicU64,
     unreported: AtomicU64,
+    /// The queue holds twice its capacity, so that further emitters wait before they push. Beside the queue, because every
+    /// `emit_wait` asks.
+    overfull: AtomicBool,
     /// A loss was reported since something was last taken.
     lagging: AtomicBool,
+    /// How often something was taken, or a call of the handler ended.
+    progress: AtomicU64,
+    /// Emitters have waited for room in vain; until there is progress, none waits any more.
+    stuck: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -131,7 +142,10 @@ impl Mailbox {
             failures: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             unreported: AtomicU64::new(0),
+            overfull: AtomicBool::new(false),
             lagging: AtomicBool::new(false),
+            progress: AtomicU64::new(0),
+            stuck: AtomicBool::new(false),
         }
     }
 
@@ -169,8 +183,9 @@ impl Mailbox {
                 queue.waiting.push_back(Arc::clone(envelope));
                 Pushed::Queued
             }
-            Overflow::Wait if queue.waiting.len() < patience.limit(capacity) => {
+            Overflow::Wait if queue.waiting.len() < self.limit(patience) => {
                 queue.waiting.push_back(Arc::clone(envelope));
+                self.note_overfull(&queue);
                 Pushed::Crowded
             }
             Overflow::DropOldest => {
@@ -182,6 +197,7 @@ impl Mailbox {
             }
             Overflow::Disconnect => {
                 queue.closed = true;
+                self.note_overfull(&queue);
                 drop(queue);
                 self.count_loss(envelope);
                 Pushed::Lost { _victim: Arc::clone(envelope) }
@@ -216,15 +232,63 @@ impl Mailbox {
         self.unreported.swap(0, Ordering::Relaxed)
     }
 
-    /// Whether an emitter of this patience would lose nothing; always once the mailbox is closed.
-    pub(super) fn has_room(&self, patience: Patience) -> bool {
+    /// Whether there is nothing to wait for: the queue is under its capacity, or closed, or its handler is stuck.
+    pub(super) fn has_room(&self) -> bool {
         let queue = self.queue();
-        queue.closed || queue.waiting.len() < patience.limit(self.options.capacity)
+        queue.closed || self.is_stuck() || queue.waiting.len() < self.options.capacity
     }
 
-    /// Resolves when the queue is under its capacity, or closed.
+    /// Whether there is something to wait for even before the push.
+    pub(super) fn is_overfull(&self) -> bool {
+        self.overfull.load(Ordering::Relaxed) && !self.is_stuck()
+    }
+
+    fn note_overfull(&self, queue: &Queue) {
+        let limit = Patience::Handler.limit(self.options.capacity);
+        self.overfull.store(!queue.closed && queue.waiting.len() >= limit, Ordering::Relaxed);
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed)
+    }
+
+    /// Nobody waits for a stuck handler, so its queue has a limit again.
+    fn limit(&self, patience: Patience) -> usize {
+        let patience = if self.is_stuck() { Patience::Handler } else { patience };
+        patience.limit(self.options.capacity)
+    }
+
+    /// Resolves when the queue is under its capacity, or closed, or its handler is stuck.
     pub(super) async fn wait_for_room(&self) {
-        wait_until(&self.room, || self.has_room(Patience::None)).await;
+        loop {
+            let progress = self.progress.load(Ordering::Relaxed);
+            let room = wait_until(&self.room, || self.has_room());
+            if tokio::time::timeout(STUCK_AFTER, room).await.is_ok() {
+                return;
+            }
+            if self.progress.load(Ordering::Relaxed) == progress {
+                self.stuck.store(true, Ordering::Relaxed);
+                self.room.notify_waiters();
+                let (handler, location) = (&self.options.name, self.options.location.to_string());
+                let seconds = STUCK_AFTER.as_secs();
+                tracing::warn!(
+                    handler,
+                    location,
+                    "an event handler is stuck: no call of it has ended for {seconds} s"
+                );
+            }
+        }
+    }
+
+    fn progress(&self) {
+        self.progress.fetch_add(1, Ordering::Relaxed);
+        self.stuck.store(false, Ordering::Relaxed);
+    }
+
+    fn took(&self) {
+        self.progress();
+        self.lagging.store(false, Ordering::Relaxed);
+        self.room.notify_waiters();
     }
 
     /// Moves a batch into `hand`; `false` when the mailbox is closed and empty.
@@ -233,11 +297,11 @@ impl Mailbox {
         let count = queue.waiting.len().min(BATCH);
         hand.extend(queue.waiting.drain(..count));
         queue.in_hand = count;
+        self.note_overfull(&queue);
         let open = !queue.closed || count > 0;
         drop(queue);
         if count > 0 {
-            self.lagging.store(false, Ordering::Relaxed);
-            self.room.notify_waiters();
+            self.took();
         }
         open
     }
@@ -246,12 +310,12 @@ impl Mailbox {
     pub(super) fn take_one(&self) -> Result<Option<Arc<Envelope>>, Ended> {
         let mut queue = self.queue();
         let taken = queue.waiting.pop_front();
+        self.note_overfull(&queue);
         let closed = queue.closed;
         drop(queue);
         match taken {
             Some(envelope) => {
-                self.lagging.store(false, Ordering::Relaxed);
-                self.room.notify_waiters();
+                self.took();
                 self.delivered.fetch_add(1, Ordering::Relaxed);
                 Ok(Some(envelope))
             }
@@ -262,6 +326,8 @@ impl Mailbox {
 
     pub(super) fn finished_one(&self) {
         self.queue().in_hand -= 1;
+        // A batch may take its time: as long as one call after the other ends, the handler is not stuck.
+        self.progress();
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -283,7 +349,10 @@ impl Mailbox {
 
     /// Refuses further events; those that wait are still handled.
     pub(super) fn close(&self) {
-        self.queue().closed = true;
+        let mut queue = self.queue();
+        queue.closed = true;
+        self.note_overfull(&queue);
+        drop(queue);
         self.items.notify_one();
         self.room.notify_waiters();
     }
@@ -296,6 +365,7 @@ impl Mailbox {
         queue.closed = true;
         queue.cancelled = true;
         let forgotten = std::mem::take(&mut queue.waiting);
+        self.note_overfull(&queue);
         drop(queue);
         self.items.notify_one();
         self.room.notify_waiters();

@@ -261,7 +261,7 @@ pub struct HistoryUpdatedEvent {
     pub last_message_id: Option<String>,
 }
 
-/// Exactly one per turn, also when interrupted.
+/// How long each stage of a turn took: one for each turn that the language model was asked about, also when interrupted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Event)]
 #[event(type = "turn.metrics", base = BaseEvent)]
 pub struct TurnMetricsEvent {

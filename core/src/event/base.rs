@@ -143,7 +143,7 @@ pub struct BaseEvent {
     pub event_type: EventName,
     /// Unique id, UUIDv7.
     pub event_id: Uuid,
-    /// When the event happened (RFC 3339, UTC).
+    /// When the event happened, for a plugin's event by the plugin's own reading (RFC 3339, UTC).
     pub timestamp: DateTime<Utc>,
     /// The session it belongs to; events of the host itself have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -162,7 +162,7 @@ pub struct BaseEvent {
     /// What the caller wanted to travel along.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_metadata: Option<serde_json::Value>,
-    /// Monotonic time of the same moment as `timestamp`, in nanoseconds since the host started; for latencies.
+    /// When the bus accepted the event, in nanoseconds of a monotonic clock since the host started; for latencies.
     pub mono_ns: u64,
 }
 

@@ -21,7 +21,8 @@ pub const PLUGIN_BASE_EVENT: &str = "PluginBaseEvent";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// Whoever emits with `emit_wait` waits for room; `emit`, which never waits, drops the new event.
+    /// Whoever emits with `emit_wait`, and plugins, wait for room; `emit`, which never waits, drops the new event. A
+    /// handler that gets nothing done for a second is stuck: nobody waits for it, and it loses what does not fit.
     Wait,
     /// The oldest waiting event makes room.
     DropOldest,

@@ -7,7 +7,7 @@ use crate::event::{BaseEvent, Event, EventInfo, EventPayload, values::CloseReaso
 
 pub(super) const EVENTS: &[&EventInfo] = &[SessionReadyEvent::INFO, SessionClosedEvent::INFO];
 
-/// The session is open and its plugins are ready.
+/// The session is open.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Event)]
 #[event(type = "session.ready", base = BaseEvent)]
 pub struct SessionReadyEvent {}

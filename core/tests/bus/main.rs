@@ -2,9 +2,12 @@
 
 mod support;
 
+mod ending;
 mod failing;
+mod from_plugins;
 mod lifetime;
 mod ordering;
 mod overflow;
 mod receiving;
 mod reentrant;
+mod streams;

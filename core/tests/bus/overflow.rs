@@ -184,6 +184,42 @@ async fn however_many_emitters_wait_nothing_is_lost_and_the_queue_stays_bounded(
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_waits_for_ever_for_a_stuck_handler_and_what_does_not_fit_is_told() {
+    let bus = EventBus::new();
+    let mut lags = lags(&bus);
+    let (gate, guard, mut seen) = stuck(&bus, None).await;
+    let (_other, mut other) = watch(bus.subscription(), |event: &Event<NoteEvent>| event.number);
+    for number in 1..=20 {
+        within(bus.emit_wait(note(number))).await;
+        assert_eq!(other.next().await, number);
+    }
+    assert_eq!((guard.stats().depth, guard.stats().dropped), (6, 14), "twice the capacity is kept");
+    assert_eq!(lags.next().await, ("stuck".to_owned(), 1));
+    // As soon as it goes on, it is waited for again.
+    gate.open();
+    settle(&bus).await;
+    for number in 21..=40 {
+        bus.emit_wait(note(number)).await;
+    }
+    settle(&bus).await;
+    assert_eq!(seen.so_far(), (0..=6).chain(21..=40).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_handler_that_gets_one_after_the_other_done_is_not_stuck() {
+    let bus = EventBus::new();
+    // So slow that a whole batch takes it far longer than a stuck handler is waited for.
+    let guard = bus.subscription().capacity(20).subscribe(async |_: Event<NoteEvent>| {
+        tokio::time::sleep(std::time::Duration::from_millis(900)).await;
+    });
+    for number in 0..100 {
+        bus.emit_wait(note(number)).await;
+    }
+    assert!(bus.drain(std::time::Duration::from_secs(600)).await);
+    assert_eq!((guard.stats().delivered, guard.stats().dropped), (100, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn emitters_that_give_up_waiting_do_not_fill_the_memory() {
     let bus = EventBus::new();
     let (gate, guard, mut seen) = stuck(&bus, None).await;

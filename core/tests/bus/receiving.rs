@@ -5,11 +5,14 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use crate::{
+    from_plugins::{FACE, declare_face, emit_bytes},
+    support::{NoteEvent, log, note, number, of_plugin, settle, watch},
+};
 use antiphon_core::{
-    AudioChunk, BaseEvent, Event, EventBus, EventUnion, PluginBaseEvent, SessionBus,
-    bus::{PluginEmission, TryEmitError},
+    AudioChunk, BaseEvent, Event, EventBus, EventUnion, PluginBaseEvent,
     event::{
-        EventPayload, EventType, Stamp,
+        EventPayload, Stamp,
         session::SessionReadyEvent,
         stt::SttFinalTranscriptEvent,
         tts::{TtsAudioEvent, TtsConnectedEvent},
@@ -17,11 +20,6 @@ use antiphon_core::{
         vision::{DetectionCompletedEvent, VideoProcessorDetectionEvent},
     },
 };
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-
-use crate::support::{NoteEvent, log, note, number, of_plugin, plugin, settle, watch};
 
 #[derive(EventUnion)]
 enum Either {
@@ -63,28 +61,6 @@ fn audio() -> TtsAudioEvent {
         words: None,
         whole_utterance: false,
     }
-}
-
-/// What a plugin sends: MessagePack with field names.
-fn emission<'a>(
-    event: &'a EventType,
-    payload: &'a [u8],
-    plugin: &'a Arc<PluginBaseEvent>,
-) -> PluginEmission<'a> {
-    PluginEmission {
-        event,
-        payload,
-        plugin,
-        turn_id: None,
-        causation_id: None,
-        emitted_at: None,
-        always: false,
-    }
-}
-
-fn emit_bytes(session: &SessionBus, event: &EventType, payload: &impl Serialize) {
-    let bytes = rmp_serde::to_vec_named(payload).expect("the payload is a map of plain values");
-    session.try_emit_plugin(&emission(event, &bytes, &plugin())).expect("the host knows the type");
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,129 +114,6 @@ async fn an_event_that_extends_another_reaches_the_handlers_of_its_base() {
     let _ = bus.open_session().emit_with(detection(3), of_plugin());
     settle(&bus).await;
     assert_eq!(seen.so_far(), [(3, Some("yolo".to_owned()), Some(640))]);
-}
-
-/// An event of somebody else's, as their plugin is compiled with it.
-#[derive(Debug, Serialize)]
-struct FaceWire {
-    model_id: &'static str,
-    detection_count: u32,
-    smiles: bool,
-}
-
-const FACE: FaceWire = FaceWire { model_id: "smile", detection_count: 1, smiles: true };
-
-fn declare_face(bus: &EventBus) -> Arc<EventType> {
-    let bases = ["vision.detection".to_owned(), "PluginBaseEvent".to_owned(), "BaseEvent".to_owned()];
-    let schema = json!({ "type": "object", "properties": { "smiles": { "type": "boolean" } } });
-    bus.registry().declare("acme.face", &bases, false, schema)
-}
-
-/// The same, as a host would be compiled with it.
-#[derive(Debug, Serialize, Deserialize, JsonSchema, Event)]
-#[event(type = "acme.face", base = VideoProcessorDetectionEvent)]
-struct FaceEvent {
-    #[event(base)]
-    #[serde(flatten)]
-    detection: VideoProcessorDetectionEvent,
-    smiles: bool,
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_event_known_from_a_manifest_alone_reaches_the_handlers_of_all_its_bases() {
-    let bus = EventBus::new();
-    let face = declare_face(&bus);
-    let (_base, mut base) = watch(bus.subscription(), |event: &Event<VideoProcessorDetectionEvent>| {
-        (event.event_type().to_owned(), event.detection_count)
-    });
-    let (_plugins, mut plugins) =
-        watch(bus.subscription(), |event: &Event<PluginBaseEvent>| event.plugin_version.to_string());
-    let (_all, mut all) = watch(bus.subscription(), |event: &Event<BaseEvent>| event.to_json());
-    let session = bus.open_session();
-    emit_bytes(&session, &face, &FACE);
-    settle(&bus).await;
-
-    assert_eq!(base.so_far(), [("acme.face".to_owned(), 1)]);
-    assert_eq!(plugins.so_far(), ["1.2.3"]);
-    let [json] = &all.so_far()[..] else { panic!("one event was emitted") };
-    assert_eq!(json["type"], "acme.face");
-    assert_eq!(json["smiles"], true);
-    assert_eq!(json["plugin_name"], "stt-acme");
-    assert_eq!(json["session_id"], session.id().to_string());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_struct_that_is_subscribed_after_the_declaration_is_delivered_as_itself() {
-    let bus = EventBus::new();
-    let declared = declare_face(&bus);
-    let (_guard, mut seen) =
-        watch(bus.subscription(), |event: &Event<FaceEvent>| (event.smiles, event.detection.detection_count));
-    emit_bytes(&bus.open_session(), &declared, &FACE);
-    settle(&bus).await;
-    assert_eq!(seen.so_far(), [(true, 1)]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_struct_taken_by_pattern_is_delivered_as_itself() {
-    let bus = EventBus::new();
-    let declared = declare_face(&bus);
-    let (_guard, mut seen) =
-        watch(bus.subscription().patterns(["acme.*"]), |event: &Event<FaceEvent>| event.smiles);
-    emit_bytes(&bus.open_session(), &declared, &FACE);
-    settle(&bus).await;
-    assert_eq!(seen.so_far(), [true]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_base_that_is_subscribed_after_the_declaration_receives_the_derived_event() {
-    let bus = EventBus::new();
-    let bases = ["acme.face", "vision.detection", "PluginBaseEvent", "BaseEvent"].map(str::to_owned);
-    let declared = bus.registry().declare("acme.face.known", &bases, false, json!({ "type": "object" }));
-    let (_guard, mut seen) =
-        watch(bus.subscription(), |event: &Event<FaceEvent>| (event.event_type().to_owned(), event.smiles));
-    emit_bytes(&bus.open_session(), &declared, &FACE);
-    settle(&bus).await;
-    assert_eq!(seen.so_far(), [("acme.face.known".to_owned(), true)]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_payload_cannot_stamp_its_own_base_fields() {
-    let bus = EventBus::new();
-    let event = bus.registry().declare("acme.forged", &[], false, json!({ "type": "object" }));
-    let (_guard, mut seen) = watch(bus.subscription(), |event: &Event<BaseEvent>| event.to_json());
-    let forged = json!({
-        "type": "stt.transcript.final", "plugin_name": "stt-trusted", "plugin_instance": "1", "seq": 99, "turn_id": 5,
-        "participant": { "user_id": "somebody", "id": "else" }, "own": true,
-    });
-    emit_bytes(&bus.open_session(), &event, &forged);
-    settle(&bus).await;
-    let [json] = &seen.so_far()[..] else { panic!("one event was emitted") };
-    let read = |field: &str| json.get(field).cloned().unwrap_or_default();
-    assert_eq!(
-        ["type", "plugin_name", "seq", "own"].map(read),
-        [json!("acme.forged"), json!("stt-acme"), json!(1), json!(true)]
-    );
-    assert_eq!(
-        ["plugin_instance", "turn_id", "participant"].map(read),
-        [Value::Null, Value::Null, Value::Null]
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn bytes_that_are_no_such_event_are_refused_and_take_no_place_in_the_order() {
-    let bus = EventBus::new();
-    let (_guard, mut seen) = watch(bus.subscription(), |event: &Event<SttFinalTranscriptEvent>| event.seq());
-    let (session, event, plugin) = (bus.open_session(), SttFinalTranscriptEvent::event_type(), plugin());
-    let good = rmp_serde::to_vec_named(&transcript("hello")).expect("plain values");
-    let trailing = [&good[..], &[0]].concat();
-    let broken = (0..good.len()).map(|cut| &good[..cut]).chain([&trailing[..], &[0xc1; 9][..], &[0xc0][..]]);
-    for bytes in broken {
-        let refused = session.try_emit_plugin(&emission(event, bytes, &plugin));
-        assert!(matches!(refused, Err(TryEmitError::Codec(_))), "{bytes:?} became {refused:?}");
-    }
-    session.try_emit_plugin(&emission(event, &good, &plugin)).expect("the bytes are whole");
-    settle(&bus).await;
-    assert_eq!(seen.so_far(), [1]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -373,19 +226,29 @@ async fn a_handler_is_not_called_for_events_of_another_type_that_its_pattern_mat
 #[tokio::test(start_paused = true)]
 async fn an_event_that_nobody_wants_is_not_built() {
     let bus = EventBus::new();
-    let (session, plugin) = (bus.open_session(), plugin());
-    let event = SttFinalTranscriptEvent::event_type();
+    let session = bus.open_session();
     assert!(session.emit_with(note(1), Stamp::default()).envelope.is_none());
-    // Not even looked at: these bytes are no event.
-    let unread = session.try_emit_plugin(&emission(event, &[0xc1], &plugin));
-    assert!(matches!(unread, Ok(None)), "{unread:?}");
-    let wanted_anyway = PluginEmission { always: true, ..emission(event, &[0xc1], &plugin) };
-    assert!(matches!(session.try_emit_plugin(&wanted_anyway), Err(TryEmitError::Codec(_))));
-
     assert!(!bus.is_wanted(NoteEvent::event_type()));
     let (_guard, mut seen) = watch(session.subscription(), |event: &Event<NoteEvent>| event.seq());
     assert!(bus.is_wanted(NoteEvent::event_type()));
     session.emit(note(2));
     settle(&bus).await;
     assert_eq!(seen.so_far(), [1], "what was not built has no place in the order");
+}
+
+#[tokio::test(start_paused = true)]
+async fn threads_outside_of_the_runtime_may_subscribe_and_emit() {
+    let bus = EventBus::new();
+    let outside = {
+        let bus = bus.clone();
+        move || {
+            let (guard, seen) = watch(bus.subscription(), number);
+            bus.emit(note(1));
+            drop(watch(bus.subscription(), number));
+            (guard, seen)
+        }
+    };
+    let (_guard, mut seen) = std::thread::spawn(outside).join().expect("it does not panic");
+    settle(&bus).await;
+    assert_eq!(seen.so_far(), [1]);
 }

@@ -268,7 +268,7 @@ impl Listening {
     }
 
     fn publish(&self, chunk: &AudioChunk) {
-        if !self.ear.session.bus().is_wanted(AudioReceivedEvent::event_type()) {
+        if !self.ear.session.is_wanted(AudioReceivedEvent::event_type()) {
             return;
         }
         let event = AudioReceivedEvent {

@@ -1,7 +1,9 @@
 //! Playing: takes the agent's voice piece by piece, at the pace that was asked for, and tells what was played.
 
 use std::{
+    any::Any,
     error::Error,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,7 +11,11 @@ use std::{
     time::Duration,
 };
 
-use antiphon_core::{AudioChunk, audio::CHUNK_DURATION, audio::duration_to_frames};
+use antiphon_core::{
+    AudioChunk,
+    audio::{CHUNK_DURATION, duration_to_frames},
+    event::values::panic_message,
+};
 use tokio::{
     sync::mpsc,
     task::JoinHandle,
@@ -137,13 +143,13 @@ async fn play(
     let thread = tokio::task::spawn_blocking(move || {
         let mut broken = false;
         while let Some(audio) = from_player.blocking_recv() {
-            if !broken && let Err(error) = output.play(&audio) {
+            if !broken && let Err(error) = guarded(|| output.play(&audio)) {
                 broken = true;
-                // The agent is gone: nobody to tell.
+                // Fails when the agent is gone: nobody to tell.
                 let _ = failures.blocking_send(Played::Failed(error));
             }
         }
-        if let Err(error) = output.finish() {
+        if let Err(error) = guarded(|| output.finish()) {
             let _ = failures.blocking_send(Played::Failed(error));
         }
     });
@@ -172,6 +178,12 @@ async fn play(
     if let Err(error) = thread.await {
         tracing::error!("the output panicked: {error}");
     }
+}
+
+/// An output that panics has failed, and nothing else has.
+fn guarded(work: impl FnOnce() -> Result<(), OutputError>) -> Result<(), OutputError> {
+    let panicked = |panic: Box<dyn Any + Send>| OutputError::new(format!("it panicked: {}", panic_message(&*panic)));
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panicked(panic)))
 }
 
 /// Cuts audio into what is played at a time.

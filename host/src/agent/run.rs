@@ -1,7 +1,7 @@
 //! The conversation's one loop: takes what was heard, generated, synthesised, played and asked for, and decides.
 //!
 //! Everything that happens goes through here, so that order is a matter of this one task. It never waits for a plugin
-//! longer than the turn's timeout, nor for a subscriber longer than a second. What a reply goes through is in `speak`.
+//! longer than the turn's timeout, nor for a stuck subscriber longer than the bus does. What a reply goes through is in `speak`.
 
 mod speak;
 mod tell;
@@ -54,6 +54,9 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Messages from the ear that may wait.
 const HEARD_CAPACITY: usize = 16;
+
+/// What may wait to be answered or said.
+const QUEUE_CAPACITY: usize = 64;
 
 type Ending = Pin<Box<dyn Future<Output = (Ended, Outcome)> + Send + Sync>>;
 
@@ -116,6 +119,7 @@ pub(super) struct Conversation {
     user_speaks: bool,
     deadline: Instant,
     ear_ended: bool,
+    commands_ended: bool,
     finishing: Option<oneshot::Sender<()>>,
     broken: bool,
     summary: Summary,
@@ -179,6 +183,7 @@ impl Conversation {
             user_speaks: false,
             deadline: Instant::now() + timeout,
             ear_ended: false,
+            commands_ended: false,
             finishing: None,
             broken: false,
             summary: Summary::default(),
@@ -211,7 +216,7 @@ impl Conversation {
         let pieces = player.pieces.clone();
         tokio::select! {
             biased;
-            command = self.commands.recv(), if self.finishing.is_none() => Next::Command(command),
+            command = self.commands.recv(), if !self.commands_ended => Next::Command(command),
             heard = self.heard.recv(), if !self.ear_ended => Next::Heard(heard),
             played = player.played.recv() => Next::Played(played),
             event = receive(&mut self.llm) => Next::Llm(event),
@@ -233,12 +238,14 @@ impl Conversation {
             Next::Ended(ended, outcome) => self.ended(ended, outcome).await,
             Next::Room(permit) => self.play(permit),
             Next::Played(Some(played)) => self.played(played).await,
-            Next::Played(None) => tracing::error!("the player has ended before the conversation"),
+            Next::Played(None) => self.lost_player().await,
             Next::Command(Some(command)) => self.command(command).await,
             // The agent's handle is gone: nobody will ask for anything any more.
             Next::Command(None) => {
+                self.commands_ended = true;
+                self.queue.clear();
                 self.interrupt(InterruptReason::Shutdown).await;
-                self.finishing = Some(oneshot::channel().0);
+                self.finishing.get_or_insert_with(|| oneshot::channel().0);
             }
             Next::Stalled => self.stalled().await,
         }
@@ -306,11 +313,26 @@ impl Conversation {
         };
         self.tell(Some(question.turn_id), event).await;
         self.history_changed(Some(question.turn_id)).await;
-        self.queue.push_back(Queued::Answer(Box::new(Question { text, ..question })));
+        self.enqueue(Queued::Answer(Box::new(Question { text, ..question }))).await;
+    }
+
+    async fn enqueue(&mut self, queued: Queued) {
+        if self.queue.len() < QUEUE_CAPACITY {
+            self.queue.push_back(queued);
+            return;
+        }
+        let event = AgentWarningEvent {
+            message: format!("{QUEUE_CAPACITY} inputs wait already; this one is dropped"),
+            code: Some("queue_full".into()),
+            component: Some(ComponentKind::Agent),
+        };
+        self.tell(None, event).await;
     }
 
     async fn command(&mut self, command: Command) {
         match command {
+            // Too late for anything new.
+            Command::Text(_) | Command::Say(_) if self.finishing.is_some() => {}
             Command::Text(text) => {
                 if self.reply.is_some() {
                     self.interrupt(InterruptReason::NewInput).await;
@@ -322,7 +344,7 @@ impl Conversation {
                 let question = Question { turn_id, text, modality: Modality::Text, answered: None, times };
                 self.ask(question, None, None).await;
             }
-            Command::Say(text) => self.queue.push_back(Queued::Say(text)),
+            Command::Say(text) => self.enqueue(Queued::Say(text)).await,
             Command::Interrupt(reason) => {
                 self.queue.clear();
                 self.interrupt(reason).await;

@@ -17,7 +17,7 @@ use super::{
     output::{self, Ink, Style, Table, clean, count},
     plugins,
     setup::{Global, Setup},
-    talk::stage,
+    stage::stage,
 };
 
 /// Tell what is installed, what is missing, and what to do about it
@@ -162,7 +162,26 @@ fn cures(setup: &Setup, host: &Host, stages: &[Stage]) -> Vec<String> {
             _ => {}
         }
     }
+    let packages = packages(&cures).join(" ");
+    if !packages.is_empty() {
+        cures.push(format!("all at once: sudo apt-get install {packages}"));
+    }
     cures
+}
+
+/// The Debian packages that the plugins ask for, as `apt-get install NAME` in backquotes.
+fn packages(cures: &[String]) -> Vec<&str> {
+    let mut packages: Vec<&str> = cures
+        .iter()
+        .flat_map(|cure| cure.split('`').skip(1).step_by(2))
+        .filter_map(|quoted| quoted.trim_start_matches("sudo ").strip_prefix("apt"))
+        .filter_map(|command| command.trim_start_matches("-get").strip_prefix(" install "))
+        .flat_map(str::split_whitespace)
+        .filter(|word| !word.starts_with('-'))
+        .collect();
+    packages.sort_unstable();
+    packages.dedup();
+    packages
 }
 
 fn to_json(setup: &Setup, host: &Host, stages: &[Stage], ready: bool) -> Value {
@@ -193,4 +212,19 @@ fn to_json(setup: &Setup, host: &Host, stages: &[Stage], ready: bool) -> Value {
         "stages": stages.iter().map(stages_of).collect::<Vec<_>>(),
         "cures": cures(setup, host, stages),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_are_collected_from_what_plugins_say() {
+        let cures = [
+            "tts-x: cannot open `libx.so`; install it with `apt-get install libx1`".to_owned(),
+            "stt-y: needs `sudo apt install -y liby2 liby-data`, or `apt-get install libx1`".to_owned(),
+            "other: `apt` has nothing".to_owned(),
+        ];
+        assert_eq!(packages(&cures), ["libx1", "liby-data", "liby2"]);
+    }
 }

@@ -33,9 +33,10 @@ use super::{
     Exit,
     output::{self, Ink, Style, clean, complain, count},
     record::EventsFile,
-    setup::{Global, Setting, Setup},
+    setting::Setting,
+    setup::{Global, Setup},
+    stage::explain,
     stop::Stop,
-    talk::explain,
 };
 
 /// Show pictures to the vision plugins; print what they see
@@ -155,7 +156,7 @@ impl Seen {
 async fn look(args: &Args, setup: &Setup, host: &Host, stop: &Stop, seen: &mut [Seen]) -> Result<()> {
     setup.check_settings(host.plugins())?;
     if let Err(missing) = host.provider(Kind::Vision, None) {
-        bail!("{}", explain(&missing));
+        bail!("{}", explain(&missing, host.plugins()));
     }
     let is_vision = |plugin: &&Arc<PluginInstance>| plugin.manifest().has(Kind::Vision.as_str());
     let running = host.plugins().iter().filter_map(|plugin| plugin.instance()).filter(is_vision);

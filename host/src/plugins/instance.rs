@@ -71,7 +71,24 @@ impl PluginInstance {
             plugin_version: manifest.version.as_str().into(),
             plugin_instance: None,
         });
-        Ok(Arc::new(Self { manifest, base, events, plugin }))
+        let instance = Self { manifest, base, events, plugin };
+        instance.check_capabilities().map_err(|error| super::chain(&error))?;
+        Ok(Arc::new(instance))
+    }
+
+    /// A plugin whose idea of a capability is another one is refused now, not when a session is opened.
+    fn check_capabilities(&self) -> Result<(), PluginSessionError> {
+        for declared in &self.manifest.capabilities {
+            match declared.kind.as_str() {
+                TurnBox::NAME => drop(self.capability::<TurnBox>()?),
+                SttBox::NAME => drop(self.capability::<SttBox>()?),
+                LlmBox::NAME => drop(self.capability::<LlmBox>()?),
+                TtsBox::NAME => drop(self.capability::<TtsBox>()?),
+                VisionBox::NAME => drop(self.capability::<VisionBox>()?),
+                other => tracing::warn!(plugin = self.manifest.name, "this host has no use for the capability {other}"),
+            }
+        }
+        Ok(())
     }
 
     /// What it declares.

@@ -79,7 +79,7 @@ pub enum PluginSessionError {
 /// What a plugin's session produces for the agent, beside what goes to the bus.
 #[derive(Debug)]
 pub struct Received {
-    /// Events, in the order of their `seq`.
+    /// Events; those of one command in the order of their `seq`.
     pub events: mpsc::Receiver<Arc<Envelope>>,
     /// Audio by the token of its command.
     pub audio: mpsc::Receiver<Incoming>,
@@ -97,22 +97,53 @@ pub struct Incoming {
 /// Commands that are not finished yet.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pending {
-    waiting: Arc<Mutex<HashMap<u64, oneshot::Sender<Outcome>>>>,
+    waiting: Arc<Mutex<HashMap<u64, Waiting>>>,
     next: Arc<AtomicU64>,
+}
+
+/// A command that is not finished yet.
+#[derive(Debug)]
+struct Waiting {
+    finished: oneshot::Sender<Outcome>,
+    /// What it says, where it is a synthesis.
+    synthesis: Option<Synthesis>,
+}
+
+/// A synthesis, as its audio events tell of it.
+#[derive(Debug, Clone, Copy)]
+struct Synthesis {
+    id: Uuid,
+    turn_id: Option<TurnId>,
+    /// Pieces of audio so far.
+    pieces: u64,
 }
 
 impl Pending {
     fn begin(&self) -> (u64, Completion) {
         let token = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let (sender, receiver) = oneshot::channel();
-        lock(&self.waiting).insert(token, sender);
+        lock(&self.waiting).insert(token, Waiting { finished: sender, synthesis: None });
         (token, Completion { token, receiver })
     }
 
+    fn says(&self, token: u64, id: Uuid, turn_id: Option<TurnId>) {
+        if let Some(waiting) = lock(&self.waiting).get_mut(&token) {
+            waiting.synthesis = Some(Synthesis { id, turn_id, pieces: 0 });
+        }
+    }
+
+    /// The synthesis of a command, and counts a piece of its audio.
+    fn next_piece(&self, token: u64) -> Option<Synthesis> {
+        let mut waiting = lock(&self.waiting);
+        let synthesis = waiting.get_mut(&token)?.synthesis.as_mut()?;
+        synthesis.pieces += 1;
+        Some(*synthesis)
+    }
+
     fn finish(&self, token: u64, outcome: Outcome) {
-        if let Some(sender) = lock(&self.waiting).remove(&token) {
+        if let Some(waiting) = lock(&self.waiting).remove(&token) {
             // Nobody waits for it any more: fine.
-            let _ = sender.send(outcome);
+            let _ = waiting.finished.send(outcome);
         }
     }
 }
@@ -146,7 +177,6 @@ struct Sink {
     audio: mpsc::Sender<Incoming>,
     pending: Pending,
     runtime: Handle,
-    pieces: AtomicU64,
 }
 
 pub(super) fn sink(
@@ -166,10 +196,33 @@ pub(super) fn sink(
         audio,
         pending: pending.clone(),
         runtime,
-        pieces: AtomicU64::new(0),
     };
     let received = Received { events: events_received, audio: audio_received };
     (SinkBox::from_value(sink, TD_Opaque), pending, received)
+}
+
+impl Sink {
+    /// Puts audio on the bus where somebody names the type.
+    fn publish(&self, token: u64, audio: &AudioChunk) {
+        if !self.session.is_wanted(TtsAudioEvent::event_type()) {
+            return;
+        }
+        let synthesis = self.pending.next_piece(token);
+        let event = TtsAudioEvent {
+            synthesis_id: synthesis.map(|synthesis| synthesis.id),
+            chunk_index: synthesis.map_or(0, |synthesis| synthesis.pieces - 1),
+            audio: Some(PcmData(audio.clone())),
+            format: AudioFormat::S16,
+            text: None,
+            final_chunk: false,
+            sequence: None,
+            words: None,
+            whole_utterance: false,
+        };
+        let turn_id = synthesis.and_then(|synthesis| synthesis.turn_id);
+        let stamp = Stamp { turn_id, plugin: Some(Arc::clone(&self.plugin)), ..Stamp::default() };
+        let _ = self.session.emit_with(event, stamp);
+    }
 }
 
 impl SinkV1 for Sink {
@@ -218,21 +271,7 @@ impl SinkV1 for Sink {
         };
         match self.audio.try_reserve() {
             Ok(permit) => {
-                if self.session.bus().is_wanted(TtsAudioEvent::event_type()) {
-                    let event = TtsAudioEvent {
-                        synthesis_id: None,
-                        chunk_index: self.pieces.fetch_add(1, Ordering::Relaxed),
-                        audio: Some(PcmData(audio.clone())),
-                        format: AudioFormat::S16,
-                        text: None,
-                        final_chunk: false,
-                        sequence: Some(token),
-                        words: None,
-                        whole_utterance: false,
-                    };
-                    let stamp = Stamp { plugin: Some(Arc::clone(&self.plugin)), ..Stamp::default() };
-                    let _ = self.session.emit_with(event, stamp);
-                }
+                self.publish(token, &audio);
                 permit.send(Incoming { token, audio });
                 Status::ACCEPTED
             }
@@ -440,8 +479,12 @@ impl TtsSession {
         request: &TtsRequest,
     ) -> Result<Completion, PluginSessionError> {
         let bytes = encode(request);
-        let turn_id = turn_id.map_or(0, |turn| turn.0);
-        self.ask(|token| self.object.synthesize(token, turn_id, RSlice::from_slice(&bytes))).await
+        let number = turn_id.map_or(0, |turn| turn.0);
+        self.ask(|token| {
+            self.pending.says(token, request.synthesis_id, turn_id);
+            self.object.synthesize(token, number, RSlice::from_slice(&bytes))
+        })
+        .await
     }
 
     /// Stops a request; nothing of it comes after its completion.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+use crate::config::similar;
+
 /// A plugin's settings do not fit.
 #[derive(Debug, thiserror::Error)]
 #[error("the settings of {plugin} do not fit: {}", list(.problems))]
@@ -84,14 +86,6 @@ pub(super) fn check(
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(SettingsError { plugin: plugin.to_owned(), problems }) }
-}
-
-/// The known name that a misspelt one most likely stands for.
-#[must_use]
-pub(crate) fn similar(name: &str, known: &[&str]) -> Option<String> {
-    let likeness = |candidate: &&str| strsim::jaro_winkler(name, candidate);
-    let best = known.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
-    (likeness(&best) > 0.8).then(|| best.to_owned())
 }
 
 #[cfg(test)]

@@ -64,8 +64,12 @@ pub(crate) trait Serial: Send + Sized + 'static {
 
     fn handle(&mut self, command: Self::Command) -> impl Future<Output = Result<(), PluginError>> + Send;
 
-    /// Tells the host of an error, as an event.
-    fn report(context: &SessionContext, error: &PluginError) -> impl Future<Output = ()> + Send;
+    /// Tells the host of an error, as an event; `session` is none when it could not be opened.
+    fn report(
+        session: Option<&mut Self>,
+        context: &SessionContext,
+        error: &PluginError,
+    ) -> impl Future<Output = ()> + Send;
 
     /// The session is over.
     fn closed(context: &SessionContext) -> impl Future<Output = ()> + Send;
@@ -92,7 +96,7 @@ async fn run_serial<S: Serial>(
     let mut session = match guarded_until(context.gate(), open).await {
         Some(Ok(session)) => Some(session),
         Some(Err(error)) => {
-            S::report(&context, &error).await;
+            S::report(None, &context, &error).await;
             None
         }
         None => None,
@@ -101,8 +105,10 @@ async fn run_serial<S: Serial>(
         let command = tokio::select! {
             biased;
             () = context.gate().closed() => break,
-            command = receiver.recv() => command.expect("whoever drops the sender closes the session first"),
+            command = receiver.recv() => command,
         };
+        // The object was dropped, which closed the session just now.
+        let Some(command) = command else { break };
         wakers.wake();
         let token = S::token(&command);
         let outcome = match &mut session {
@@ -131,7 +137,7 @@ async fn handle<S: Serial>(context: &SessionContext, session: &mut S, command: S
     match guarded_until(context.gate(), session.handle(command)).await {
         Some(Ok(())) => Outcome::COMPLETED,
         Some(Err(error)) => {
-            S::report(context, &error).await;
+            S::report(Some(session), context, &error).await;
             Outcome::FAILED
         }
         None => Outcome::CANCELLED,

@@ -12,7 +12,8 @@ use antiphon_plugin_api::{
 
 use crate::{
     llm::{Script, open, open_as},
-    support::{Bell, Bomb, exported, start},
+    stt,
+    support::{Bell, Bomb, Record, exported, start},
 };
 
 #[test]
@@ -87,6 +88,46 @@ fn a_session_whose_object_is_dropped_ends() {
     let other = open(&running);
     other.run(1, "closed");
     assert_eq!(other.record.wait_for("llm.response.final")["text"], "dropped");
+}
+
+/// Sends commands from another thread, each with its own token from 1, until the session takes no more, while this one
+/// closes it. All that were taken are answered once, and the close last.
+fn close_while_sending(record: &Record, send: impl Fn(u64) -> Status + Sync, close: impl Fn(u64)) {
+    let last = std::thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            let mut taken = 0;
+            loop {
+                match send(taken + 1) {
+                    Status::ACCEPTED => taken += 1,
+                    Status::FULL => std::thread::yield_now(),
+                    _ => break taken,
+                }
+            }
+        });
+        record.finished(1);
+        close(u64::MAX);
+        sender.join().expect("no panic")
+    });
+    record.finished(u64::MAX);
+    let mut ended = record.ended();
+    assert_eq!(ended.last(), Some(&u64::MAX));
+    ended.sort_unstable();
+    assert_eq!(ended, (1..=last).chain([u64::MAX]).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_was_accepted_while_the_session_closes_is_answered() {
+    let (llm, stt) = (start::<Script>(), start::<stt::Script>());
+    for _ in 0..50 {
+        let session = open(&llm);
+        close_while_sending(
+            &session.record,
+            |token| session.ask(token, ""),
+            |token| session.session.close(token),
+        );
+        let stt::Session { session, record, .. } = &stt::open(&stt);
+        close_while_sending(record, |token| session.cancel(token), |token| session.close(token));
+    }
 }
 
 /// A plugin that panics whenever it is told to end.

@@ -22,7 +22,7 @@ use antiphon_plugin_api::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::task::yield_now;
+use tokio::{runtime::Handle, task::yield_now};
 use uuid::Uuid;
 
 use crate::support::{Bomb, Output, Record, Running, exported, session_id, start};
@@ -100,6 +100,11 @@ impl Script {
                 let texted = kept.text("late").await.expect_err("it has ended");
                 let emitted = kept.emit(OwnEvent::example()).await.expect_err("it has ended");
                 reply.text(format!("{} {}", texted.code(), emitted.code())).await?;
+            }
+            "thread" => {
+                let (reply, runtime) = (reply.clone(), Handle::current());
+                // Ends when the reply is not taken any more.
+                std::thread::spawn(move || while runtime.block_on(reply.text("x")).is_ok() {});
             }
             "own" => reply.emit(OwnEvent::example()).await?,
             "undeclared" => reply.emit(UndeclaredEvent {}).await?,
@@ -233,7 +238,7 @@ fn a_clone_of_the_reply_is_silent_once_its_request_has_ended() {
     let session = open(&start::<Script>());
     assert_eq!(session.run(1, "keep one"), Outcome::COMPLETED);
     session.ask(2, "keep wait");
-    session.record.wait_for("llm.request.start");
+    session.record.wait_for_count("llm.request.start", 2);
     session.session.cancel(2);
     assert_eq!(session.record.finished(2), Outcome::CANCELLED);
     assert_eq!(session.run(3, "keep fail"), Outcome::FAILED);
@@ -241,6 +246,33 @@ fn a_clone_of_the_reply_is_silent_once_its_request_has_ended() {
         assert_eq!(session.run(token, "late"), Outcome::COMPLETED);
         let deltas = session.record.events("llm.response.delta");
         assert_eq!(deltas.last().expect("the codes")["delta"], "cancelled cancelled");
+    }
+}
+
+#[test]
+fn a_thread_of_the_plugin_is_silent_once_its_request_has_ended() {
+    let session = open(&start::<Script>());
+    for token in 1..=50 {
+        assert_eq!(session.run(token, "thread yield yield one"), Outcome::COMPLETED);
+    }
+    session.session.close(51);
+    session.record.finished(51);
+    let said = session.record.said();
+    for token in 1..=50 {
+        let end = said.iter().position(|said| *said == format!("finished {token} COMPLETED"));
+        let end = end.expect("each has ended");
+        assert_eq!(said[end - 1], "llm.response.final");
+        let next = &said[end + 1];
+        assert!(
+            next == "llm.request.start" || next == "finished 51 COMPLETED",
+            "{next} after the end of {token}"
+        );
+    }
+    for event in session.record.events("llm.response.final") {
+        let pieces = session.record.events("llm.response.delta").into_iter();
+        let of_this = pieces.filter(|delta| delta["item_id"] == event["item_id"]).count();
+        let text = event["text"].as_str().expect("a text");
+        assert_eq!(text.len(), of_this + "one".len() - 1);
     }
 }
 

@@ -47,11 +47,11 @@ impl Stt for Script {
         }
         if id.starts_with("slow") {
             output.listening().await?;
-            let _bomb = id.starts_with("slow-bomb").then_some(Bomb);
+            let _bomb = id.starts_with("slow-bomb").then(|| Bomb);
             pending::<()>().await;
         }
         assert!(!id.starts_with("panic"), "as told");
-        let _bomb = id.starts_with("bomb").then_some(Bomb);
+        let _bomb = id.starts_with("bomb").then(|| Bomb);
         Ok(Recogniser { output, heard: Vec::new(), released: Arc::clone(&self.released), _bomb })
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -154,6 +154,8 @@ struct State {
     /// How many more outputs there is room for; none says any number.
     room: Option<usize>,
     waiting: Vec<(u32, WakerBox)>,
+    /// Somebody who waits has tried once more since, in vain.
+    waits: bool,
     closed: bool,
     dropped: bool,
 }
@@ -175,6 +177,15 @@ impl Record {
             _ => None,
         };
         self.outputs().into_iter().filter_map(turn).collect()
+    }
+
+    /// The commands that have ended, in this order.
+    pub(crate) fn ended(&self) -> Vec<u64> {
+        let token = |output| match output {
+            Output::Finished { token, .. } => Some(token),
+            _ => None,
+        };
+        self.outputs().into_iter().filter_map(token).collect()
     }
 
     /// Payloads of the events of a type.
@@ -214,7 +225,9 @@ impl Record {
 
     /// Waits until the plugin waits for room, and says for what.
     pub(crate) fn waits_for_room(&self) -> u32 {
-        self.wait("somebody who waits for room", |state| state.waiting.last().map(|(output, _)| *output))
+        self.wait("somebody who waits for room", |state| {
+            state.waiting.last().filter(|_| state.waits).map(|(output, _)| *output)
+        })
     }
 
     /// Waits until the plugin has let go of the sink.
@@ -227,6 +240,7 @@ impl Record {
         let waiting = {
             let mut state = self.lock();
             state.room = room;
+            state.waits = false;
             std::mem::take(&mut state.waiting)
         };
         waiting.into_iter().for_each(|(_, waker)| waker.wake());
@@ -242,7 +256,8 @@ impl Record {
             if let Some(found) = look(&state) {
                 return found;
             }
-            let (next, timeout) = self.changed.wait_timeout(state, HUNG).expect("no panic under the lock");
+            let waited = self.changed.wait_timeout(state, HUNG);
+            let (next, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             state = next;
             assert!(!timeout.timed_out(), "waited for {what}, found {:?}", state.outputs);
         }
@@ -254,7 +269,11 @@ impl Record {
             return Status::CLOSED;
         }
         match &mut state.room {
-            Some(0) => return Status::FULL,
+            Some(0) => {
+                state.waits = !state.waiting.is_empty();
+                self.changed.notify_all();
+                return Status::FULL;
+            }
             Some(room) => *room -= 1,
             None => {}
         }
@@ -264,7 +283,8 @@ impl Record {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no panic under the lock")
+        // A test that failed is no reason for the sink to fail too, which would end the process.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

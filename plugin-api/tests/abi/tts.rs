@@ -102,6 +102,11 @@ fn speech_comes_with_its_format_first_and_its_counts_last() {
             "finished 1 COMPLETED"
         ]
     );
+    let audio = record.outputs().into_iter().filter_map(|output| match output {
+        Output::Audio { audio, .. } => Some((audio.frames(), audio.sample_rate_hz())),
+        _ => None,
+    });
+    assert_eq!(audio.collect::<Vec<_>>(), [(80, 8_000); 2]);
     let metadata = record.wait_for("tts.metadata");
     assert_eq!((&metadata["sample_rate"], &metadata["channels"]), (&json!(8_000), &json!(1)));
     let complete = record.wait_for("tts.synthesis.complete");

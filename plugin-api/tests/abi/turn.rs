@@ -76,6 +76,7 @@ fn audio_is_finished_after_its_events() {
         hear(&session, token, sample);
     }
     assert_eq!(session.flush(5), Status::ACCEPTED);
+    record.finished(5);
     session.close(6);
     record.finished(6);
     let speech = ["vad.speech_start", "turn.started"].map(str::to_owned);

@@ -3,10 +3,10 @@
 
 use antiphon_plugin_api::prelude::*;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// What users can set, with defaults: `--set llm-echo.prefix="I heard"`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Config {
     /// Said before the user's words.
@@ -45,3 +45,40 @@ impl Llm for Echo {
 }
 
 export_plugin! { name: "llm-echo", plugin: Echo, capabilities: [llm] }
+
+#[cfg(test)]
+mod tests {
+    use antiphon_plugin_api::testing::{self, Harness, Outcome, json};
+
+    use super::*;
+
+    #[test]
+    fn every_word_comes_back_as_a_piece_of_its_own() {
+        testing::run(async {
+            let mut echo = Harness::<Echo>::start(json!({})).await.expect("starts");
+            let reply = echo.respond("is anybody  there").await;
+            assert_eq!(reply.text, "You said: is anybody there.");
+            assert_eq!(reply.outcome, Outcome::COMPLETED);
+            assert_eq!(reply.events.of("llm.response.delta").len(), 5);
+        });
+    }
+
+    #[test]
+    fn the_prefix_can_be_set_and_nothing_else() {
+        testing::run(async {
+            let mut echo = Harness::<Echo>::start(json!({ "prefix": "I heard" })).await.expect("starts");
+            assert_eq!(echo.respond("you").await.text, "I heard you.");
+            let error = Harness::<Echo>::start(json!({ "prefx": "" })).await.err().expect("a typo");
+            assert!(error.to_string().contains("prefx"), "{error}");
+        });
+    }
+
+    #[test]
+    fn an_interrupted_echo_stops_in_the_middle() {
+        testing::run(async {
+            let mut echo = Harness::<Echo>::start(json!({})).await.expect("starts");
+            let reply = echo.respond("is anybody there").cancel_after(2).await;
+            assert_eq!((reply.text.as_str(), reply.outcome), ("You said: is", Outcome::CANCELLED));
+        });
+    }
+}

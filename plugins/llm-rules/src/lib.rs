@@ -20,11 +20,16 @@ impl Plugin for Rules {
     async fn start(settings: Settings, _: PluginContext) -> Result<Self, PluginError> {
         let Some(path) = settings.file else { return Ok(Self { book: RuleBook::default() }) };
         let shown = path.display().to_string();
-        let text = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await?.map_err(|error| {
-            PluginError::new("rules_file", format!("`file` = {shown} cannot be read: {error}")).fatal()
+        let text =
+            tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await?.map_err(|error| {
+                PluginError::new("rules_file", format!("`file` = {shown} cannot be read: {error}")).fatal()
+            })?;
+        let book = RuleBook::parse(&text).map_err(|error| {
+            // What is wrong with a pattern is in the cause.
+            let cause =
+                std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            PluginError::new("rules_file", format!("`file` = {shown}: {error}{cause}")).fatal()
         })?;
-        let book = RuleBook::parse(&text)
-            .map_err(|error| PluginError::new("rules_file", format!("`file` = {shown}: {error}")).fatal())?;
         Ok(Self { book })
     }
 }

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{decoder, grammar};
 
 /// What the recogniser works with. Every default is that of Debian's package `pocketsphinx-en-us`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
     /// Shared library of PocketSphinx (0.8 or 5). Default: the one that the system finds.

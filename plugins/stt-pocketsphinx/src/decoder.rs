@@ -164,8 +164,8 @@ pub struct Word {
 pub struct Decoder {
     raw: sys::Decoder,
     has_grammar: bool,
-    /// The mean that the model names, for the start of each utterance; `None` when there is to be no second pass, or
-    /// the model does without.
+    is_single_pass: bool,
+    /// The mean that the model names, for the start of each utterance; `None` when the model does without.
     mean: Option<Vec<f32>>,
     utterance: Option<Utterance>,
 }
@@ -331,8 +331,8 @@ impl Decoder {
                 true
             }
         };
-        let mean = if settings.is_single_pass { None } else { raw.mean() };
-        Ok(Decoder { raw, has_grammar, mean, utterance: None })
+        let mean = raw.mean();
+        Ok(Decoder { raw, has_grammar, is_single_pass: settings.is_single_pass, mean, utterance: None })
     }
 
     /// Starts an utterance; one that is under way is given up.
@@ -342,8 +342,14 @@ impl Decoder {
     /// [`Error::Search`].
     pub fn start_utterance(&mut self) -> Result<(), Error> {
         self.abandon();
-        let utterance = Utterance { segment: self.start_segment(self.mean.clone())?, ..Utterance::default() };
-        self.utterance = Some(utterance);
+        if let Some(mean) = &self.mean {
+            self.raw.set_mean(mean);
+        }
+        self.raw.start()?;
+        let mean = if self.is_single_pass { None } else { self.mean.clone() };
+        let trial = mean.map(|mean| Trial { mean, samples: Vec::new() });
+        let segment = Segment { trial, ..Segment::default() };
+        self.utterance = Some(Utterance { segment, ..Utterance::default() });
         Ok(())
     }
 
@@ -426,14 +432,6 @@ impl Decoder {
         }
     }
 
-    fn start_segment(&mut self, mean: Option<Vec<f32>>) -> Result<Segment, Error> {
-        if let Some(mean) = &mean {
-            self.raw.set_mean(mean);
-        }
-        self.raw.start()?;
-        Ok(Segment { trial: mean.map(|mean| Trial { mean, samples: Vec::new() }), ..Segment::default() })
-    }
-
     fn process_block(&mut self, utterance: &mut Utterance, block: &[i16]) -> Result<(), Error> {
         let segment = &mut utterance.segment;
         self.raw.process(block)?;
@@ -453,9 +451,9 @@ impl Decoder {
             self.raw.end()?;
             self.collect(utterance);
             utterance.offset += utterance.segment.samples;
-            // What was heard is the best guess for what comes.
-            let mean = if self.mean.is_some() { self.raw.mean() } else { None };
-            utterance.segment = Segment { trial: None, ..self.start_segment(mean)? };
+            // The mean stays: what was heard is the best guess for what comes.
+            self.raw.start()?;
+            utterance.segment = Segment::default();
         }
         Ok(())
     }

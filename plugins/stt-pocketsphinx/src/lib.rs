@@ -9,6 +9,8 @@ pub mod dictionary;
 pub mod grammar;
 pub mod pool;
 mod sys;
+#[cfg(test)]
+mod testing;
 
 use std::{error::Error, sync::Arc, time::Duration};
 
@@ -197,5 +199,3 @@ fn chain(error: &dyn Error) -> String {
 }
 
 export_plugin! { name: "stt-pocketsphinx", plugin: PocketSphinx, capabilities: [stt] }
-#[cfg(test)]
-mod testing;

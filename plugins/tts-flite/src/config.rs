@@ -2,12 +2,12 @@
 
 use antiphon_plugin_api::PluginError;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::engine::{Options, Voice};
 
 /// How the agent sounds.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Settings {
     /// One of flite's voices: `kal16` (robotic, fastest), `slt`, `rms` or `awb`.
@@ -23,7 +23,7 @@ pub(crate) struct Settings {
 }
 
 /// A voice by its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum VoiceName {
     Kal16,

@@ -57,7 +57,9 @@ impl Session {
     async fn tell(&mut self) -> Result<(), PluginError> {
         for signal in self.signals.drain(..) {
             match signal {
-                Signal::SpeechStart { probability, .. } => self.output.speech_started(probability.into()).await?,
+                Signal::SpeechStart { probability, .. } => {
+                    self.output.speech_started(probability.into()).await?
+                }
                 Signal::SpeechEnd { duration, .. } => self.output.speech_ended(duration).await?,
                 Signal::TurnStarted { confidence, .. } => self.output.turn_started(confidence.into()).await?,
                 Signal::TurnEnded { trailing_silence, duration, confidence, .. } => {

@@ -94,7 +94,10 @@ fn look(frame: &VideoFrame, frame_sequence: u64, settings: &Settings) -> Result<
             &converted
         }
         other => {
-            return Err(PluginError::new("pixel_format", format!("pictures of {other:?} are not understood")));
+            return Err(PluginError::new(
+                "pixel_format",
+                format!("pictures of {other:?} are not understood"),
+            ));
         }
     };
     let codes = detect::detect(luma, frame.width(), frame.height(), settings)?;

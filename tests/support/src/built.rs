@@ -80,6 +80,10 @@ pub fn plugin_names() -> Vec<String> {
 #[track_caller]
 fn existing(name: &str, command: &str) -> PathBuf {
     let path = directory().join(name);
-    assert!(path.is_file(), "{} is missing: these tests run what was built before; `{command}`", path.display());
+    assert!(
+        path.is_file(),
+        "{} is missing: these tests run what was built before; `{command}`",
+        path.display()
+    );
     path
 }

@@ -134,7 +134,8 @@ impl Conversation {
         self.agent.send_text(text).await.expect("the agent takes text");
         let transcript = self.until_one(|event| event["type"] == "agent.user_transcript", "a question").await;
         let turn_id = transcript["turn_id"].as_u64().expect("a question has a turn");
-        self.until_one(|event| event["type"] == "turn.metrics" && event["turn_id"] == turn_id, "its end").await;
+        self.until_one(|event| event["type"] == "turn.metrics" && event["turn_id"] == turn_id, "its end")
+            .await;
         self.recorder.log.turn(turn_id)
     }
 

@@ -18,7 +18,18 @@ impl EventLog {
     #[track_caller]
     pub fn read(path: &Path) -> Self {
         let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        assert!(text.is_empty() || text.ends_with('\n'), "{} ends within a line", path.display());
+        Self::parse(&text)
+    }
+
+    /// Reads lines.
+    ///
+    /// # Panics
+    ///
+    /// When the last does not end in a newline, or a line is no event.
+    #[must_use]
+    #[track_caller]
+    pub fn parse(text: &str) -> Self {
+        assert!(text.is_empty() || text.ends_with('\n'), "ends within a line: {text}");
         let event = |line: &str| -> Value {
             let event: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
             assert!(event["type"].is_string(), "no event: {line}");
@@ -90,8 +101,11 @@ impl EventLog {
     #[must_use]
     pub fn sessions(&self) -> Vec<Self> {
         let mut seen = BTreeSet::new();
-        let ids: Vec<&str> =
-            self.iter().filter_map(|event| event["session_id"].as_str()).filter(|id| seen.insert(*id)).collect();
+        let ids: Vec<&str> = self
+            .iter()
+            .filter_map(|event| event["session_id"].as_str())
+            .filter(|id| seen.insert(*id))
+            .collect();
         let of = |id: &str| Self(self.iter().filter(|event| event["session_id"] == id).cloned().collect());
         ids.into_iter().map(of).collect()
     }
@@ -113,7 +127,13 @@ impl fmt::Display for EventLog {
                 other => format!(" {other}"),
             };
             let said: String = ["text", "delta", "error_code", "error_message"].map(field).concat();
-            writeln!(f, "{:>5}{} {}{said}", field("seq"), field("turn_id"), event["type"].as_str().unwrap_or("?"))?;
+            writeln!(
+                f,
+                "{:>5}{} {}{said}",
+                field("seq"),
+                field("turn_id"),
+                event["type"].as_str().unwrap_or("?")
+            )?;
         }
         Ok(())
     }

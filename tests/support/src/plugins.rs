@@ -4,16 +4,17 @@ use std::{
     fs, io,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use tempfile::TempDir;
 
 use crate::built;
 
-/// A directory of plugins that goes away with this value.
-#[derive(Debug)]
+/// A directory of plugins that goes away with the last of its handles.
+#[derive(Debug, Clone)]
 pub struct PluginDir {
-    directory: TempDir,
+    directory: Arc<TempDir>,
 }
 
 impl PluginDir {
@@ -24,7 +25,8 @@ impl PluginDir {
     /// When there is no room for temporary files.
     #[must_use]
     pub fn empty() -> Self {
-        Self { directory: TempDir::with_prefix("antiphon-plugins-").expect("room for temporary files") }
+        let directory = TempDir::with_prefix("antiphon-plugins-").expect("room for temporary files");
+        Self { directory: Arc::new(directory) }
     }
 
     /// All plugins that we ship.

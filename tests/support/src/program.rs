@@ -20,6 +20,7 @@ use crate::{HANG, built, plugins::PluginDir};
 pub struct Program {
     command: Command,
     input: Vec<u8>,
+    plugins: Option<PluginDir>,
 }
 
 /// What became of a program.
@@ -57,7 +58,7 @@ impl Program {
         for name in ["ANTIPHON_PLUGIN_PATH", "ANTIPHON_CONFIG", "RUST_LOG"] {
             command.env_remove(name);
         }
-        Self { command, input: Vec::new() }
+        Self { command, input: Vec::new(), plugins: None }
     }
 
     /// Adds arguments.
@@ -67,10 +68,18 @@ impl Program {
         self
     }
 
-    /// Adds `--plugins`.
+    /// Adds `--plugins`, and keeps the directory until the program has ended.
     #[must_use]
-    pub fn plugins(self, directory: &PluginDir) -> Self {
+    pub fn plugins(mut self, directory: &PluginDir) -> Self {
+        self.plugins = Some(directory.clone());
         self.args([OsStr::new("--plugins"), directory.path().as_os_str()])
+    }
+
+    /// Where it runs. Default: the root of the workspace.
+    #[must_use]
+    pub fn directory(mut self, directory: &Path) -> Self {
+        self.command.current_dir(directory);
+        self
     }
 
     /// Sets a variable of its environment.
@@ -116,7 +125,7 @@ impl Program {
         let mut complaints = child.stderr.take().expect("asked for above");
         let stderr = std::thread::spawn(move || read_all(&mut complaints));
         let lines = BufReader::new(child.stdout.take().expect("asked for above"));
-        Running { child, lines, stdout: String::new(), stderr, shown }
+        Running { child, lines, stdout: String::new(), stderr, shown, _plugins: self.plugins }
     }
 }
 
@@ -128,6 +137,7 @@ pub struct Running {
     stdout: String,
     stderr: JoinHandle<String>,
     shown: String,
+    _plugins: Option<PluginDir>,
 }
 
 impl Running {
@@ -143,7 +153,12 @@ impl Running {
             let mut line = String::new();
             let length = self.lines.read_line(&mut line).expect("the program prints text");
             self.stdout.push_str(&line);
-            assert!(length > 0, "{} ended without the line that was waited for:\n{}", self.shown, self.stdout);
+            assert!(
+                length > 0,
+                "{} ended without the line that was waited for:\n{}",
+                self.shown,
+                self.stdout
+            );
             if is_wanted(&line) {
                 break;
             }

@@ -78,6 +78,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
         if !args.any_words {
             talk.args(["--set", &format!("stt-pocketsphinx.grammar={GRAMMAR}")]);
         }
+        // As it would be in a room, so that the latencies are those of a conversation.
+        talk.arg("--realtime");
         talk.arg("--out").arg(workspace.relative(&reply)).arg("--events").arg(workspace.relative(&events));
         talk.current_dir(&workspace.root);
         // The demo shows the plugins of this checkout, whatever the user has set up for every day.

@@ -26,7 +26,7 @@ use super::{Conversation, Ended, Question};
 use crate::{
     agent::{
         mouth::{Opening, Reply, Times, ToSynthesise},
-        output::{Piece, Played},
+        output::{Discard, Piece, Played, Player},
     },
     plugins::{Incoming, Received, chain},
 };
@@ -58,8 +58,7 @@ impl Conversation {
         let turn_id = question.turn_id;
         self.become_state_in(Some(turn_id), AgentState::Thinking, "agent.user_transcript").await;
         let instructions = self.config.instructions.clone();
-        let from = self.history.len().saturating_sub(self.config.max_messages);
-        let messages = self.history[from..].to_vec();
+        let messages = self.history.clone();
         let timeout = self.timeout();
         let reply = self.open_reply(Some(question));
         let generation = reply.generation;
@@ -310,6 +309,14 @@ impl Conversation {
         self.broken = true;
         self.error(None, component, "plugin_gone", format!("the {what} has ended its session")).await;
         self.interrupt(InterruptReason::Other("plugin_gone".into())).await;
+    }
+
+    /// The player ended before the conversation, which is a bug; the rest is said to nobody.
+    pub(super) async fn lost_player(&mut self) {
+        self.broken = true;
+        self.player = Some(Player::start(Box::new(Discard), self.pace));
+        self.error(None, ComponentKind::Edge, "output", "the player has ended".into()).await;
+        self.interrupt(InterruptReason::Other("output".into())).await;
     }
 
     /// Stops the reply at once: no further audio leaves.

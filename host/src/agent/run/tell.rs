@@ -14,10 +14,6 @@ use tokio::time::Instant;
 
 use super::Conversation;
 
-/// How long an event waits for a subscriber that must not lose it. The subscriber's queue takes as much again before it
-/// loses anything; a conversation must not hang because of it.
-const PATIENCE: Duration = Duration::from_secs(1);
-
 impl Conversation {
     pub(super) fn timeout(&self) -> Duration {
         Duration::from_millis(self.config.turn_timeout_ms)
@@ -34,8 +30,11 @@ impl Conversation {
         id
     }
 
+    /// Appends to the history, which keeps what the language model is given.
     pub(super) fn remember_as(&mut self, id: String, role: Role, content: &str, interrupted: bool) {
         self.history.push(Message { id, role, content: content.to_owned(), interrupted });
+        let excess = self.history.len().saturating_sub(self.config.max_messages.max(1));
+        self.history.drain(..excess);
     }
 
     pub(super) async fn history_changed(&mut self, turn_id: Option<TurnId>) {
@@ -92,9 +91,6 @@ impl Conversation {
     }
 
     pub(super) async fn tell_with<T: EventPayload>(&self, stamp: Stamp, event: T) {
-        let told = self.session.emit_wait_with(event, stamp);
-        if tokio::time::timeout(PATIENCE, told).await.is_err() {
-            tracing::warn!(event = T::NAME, "a subscriber has not made room for {} ms", PATIENCE.as_millis());
-        }
+        self.session.emit_wait_with(event, stamp).await;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt::Write as _,
+    fmt::{self, Write as _},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -16,13 +16,16 @@ use antiphon_core::{
         values::{TranscriptMode, TurnDurations},
     },
 };
-use antiphon_host::{Kind, NoProvider, agent::Summary};
+use antiphon_host::{Kind, agent::Summary};
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{explain, recording::Reading, stage};
-use crate::cli::output::{clean, count};
+use super::{recording::Reading, shown};
+use crate::cli::{
+    output::{clean, count},
+    stage::stage,
+};
 
 /// The events that a report is made of.
 #[derive(EventUnion)]
@@ -83,8 +86,35 @@ pub(super) struct RunReport {
     heard: Vec<Heard>,
     unreadable: Vec<(String, String)>,
     missing: Vec<(Kind, String)>,
-    written: Vec<String>,
+    written: Vec<Written>,
     unwritten: Vec<String>,
+}
+
+/// A file, and what is in it.
+#[derive(Debug, Serialize)]
+pub(super) struct Written {
+    pub(super) path: String,
+    #[serde(flatten)]
+    pub(super) holds: Holds,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Holds {
+    /// Milliseconds.
+    #[serde(rename = "speech_ms")]
+    Speech(f64),
+    /// How many.
+    Events(u64),
+}
+
+impl fmt::Display for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.holds {
+            Holds::Speech(ms) => write!(f, "{} ({:.1} s of speech)", self.path, ms / 1000.0),
+            Holds::Events(events) => write!(f, "{} ({})", self.path, count(*events, "event")),
+        }
+    }
 }
 
 impl Reporter {
@@ -96,17 +126,24 @@ impl Reporter {
     }
 
     /// The report of a conversation that is over.
-    pub(super) fn take(&self, session_id: SessionId, reading: &Reading, summary: Result<Summary>) -> Heard {
+    pub(super) fn take(
+        &self,
+        session_id: SessionId,
+        reading: &Reading,
+        summary: Result<Option<Summary>>,
+    ) -> Heard {
         let Notes { turns, mut errors, warnings } =
             lock(&self.sessions).remove(&session_id).unwrap_or_default();
         let summary = summary.unwrap_or_else(|error| {
             errors.push(error.to_string());
-            Summary::default()
+            None
         });
+        // What is known of a conversation that did not come to its end.
+        let summary = summary.unwrap_or_else(|| Summary { turns: turns.len() as u64, ..Summary::default() });
         errors.extend(reading.failure().map(ToString::to_string));
         let duration_ms = reading.position().as_secs_f64() * 1000.0;
         let conversation = turns.into_values().collect();
-        let recording = name(reading.path());
+        let recording = shown(reading.path(), "standard input");
         Heard { recording, session_id, duration_ms, summary, conversation, errors, warnings }
     }
 }
@@ -167,20 +204,20 @@ impl RunReport {
 
     /// A recording could not be played.
     pub(super) fn unreadable(&mut self, path: &Path, error: &anyhow::Error) {
-        self.unreadable.push((name(path), format!("{error:#}")));
+        self.unreadable.push((shown(path, "standard input"), format!("{error:#}")));
     }
 
     /// A stage has no plugin; `false` when that is known already.
-    pub(super) fn misses(&mut self, missing: &NoProvider) -> bool {
-        let is_new = self.missing.iter().all(|(kind, _)| *kind != missing.kind);
+    pub(super) fn misses(&mut self, kind: Kind, reason: &str) -> bool {
+        let is_new = self.missing.iter().all(|(known, _)| *known != kind);
         if is_new {
-            self.missing.push((missing.kind, explain(missing)));
+            self.missing.push((kind, reason.to_owned()));
         }
         is_new
     }
 
     /// What was written, or could not be.
-    pub(super) fn add(&mut self, files: Vec<Result<String>>) {
+    pub(super) fn add(&mut self, files: Vec<Result<Written>>) {
         for file in files {
             match file {
                 Ok(told) => self.written.push(told),
@@ -256,7 +293,8 @@ impl RunReport {
             ));
         }
         if !self.written.is_empty() {
-            line(format!("wrote {}", self.written.join(", ")));
+            let files: Vec<String> = self.written.iter().map(ToString::to_string).collect();
+            line(format!("wrote {}", files.join(", ")));
         }
         text
     }
@@ -275,8 +313,4 @@ impl RunReport {
             "problems": self.problems(),
         })
     }
-}
-
-fn name(path: &Path) -> String {
-    if path.as_os_str() == "-" { "standard input".into() } else { path.display().to_string() }
 }

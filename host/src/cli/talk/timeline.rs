@@ -10,8 +10,9 @@ use antiphon_core::{
     event::{
         Overflow,
         agent::{AgentReadyEvent, AgentTranscriptEvent, TurnMetricsEvent, UserTranscriptEvent},
-        audio::{AudioCaptureStartEvent, AudioPlaybackEndEvent},
+        audio::{AudioCaptureStartEvent, AudioPlaybackEndEvent, AudioPlaybackStartEvent},
         llm::{LlmRequestStartedEvent, LlmResponseDeltaEvent, LlmResponseFinalEvent},
+        session::SessionReadyEvent,
         stt::SttFinalTranscriptEvent,
         tts::{TtsChunkQueuedEvent, TtsSynthesisCompleteEvent},
         turn::{TurnEndedEvent, TurnStartedEvent, VadSpeechEndEvent, VadSpeechStartEvent},
@@ -114,9 +115,10 @@ impl Timeline {
 
 impl Printer {
     async fn show(self: Arc<Self>, event: Event<BaseEvent>) {
-        let Some((ink, what)) = (if self.verbose { Some(described(&event)) } else { summary(&event) }) else {
-            return;
-        };
+        let summary = summary(&event);
+        let Some((ink, what)) = summary.or_else(|| self.verbose.then(|| described(&event))) else { return };
+        // As wide as the longest type that is shown.
+        let width = if self.verbose { 30 } else { 24 };
         let time = match self.since_start(&event) {
             Some(seconds) => format!("{seconds:9.3} s"),
             None => " ".repeat(11),
@@ -126,7 +128,7 @@ impl Printer {
         let line = format!(
             "{}  {}  {}  {}",
             self.style.paint(Ink::Dim, time),
-            self.style.paint(label, format!("{:<24}", event.event_type())),
+            self.style.paint(label, format!("{:<width$}", event.event_type())),
             self.style.paint(Ink::Dim, format!("{plugin:<18}")),
             self.style.paint(ink, clean(&what).replace('\n', "\n    ")),
         );
@@ -155,6 +157,12 @@ fn summary(event: &Event<BaseEvent>) -> Option<(Ink, String)> {
         let plugin =
             |part: &antiphon_core::event::values::PluginRef| format!("{} {}", part.name, part.version);
         return plain(event.components.iter().map(plugin).collect::<Vec<_>>().join(", "));
+    }
+    if event.cast::<SessionReadyEvent>().is_some() {
+        return plain(optional(event.session_id().map(|id| id.to_string()), "session "));
+    }
+    if event.cast::<AudioPlaybackStartEvent>().is_some() {
+        return plain(String::new());
     }
     if let Some(event) = event.cast::<AudioCaptureStartEvent>() {
         return plain(event.device_id.clone().unwrap_or_default());
@@ -269,10 +277,7 @@ fn described(event: &Event<BaseEvent>) -> (Ink, String) {
 mod tests {
     use antiphon_core::{
         TurnId,
-        event::{
-            Envelope, EventPayload, Stamp, agent::AgentErrorEvent, session::SessionReadyEvent,
-            values::Modality,
-        },
+        event::{Envelope, EventPayload, Stamp, agent::AgentErrorEvent, values::Modality},
     };
 
     use super::*;

@@ -251,11 +251,11 @@ fn mistakes_in_a_grammar_are_named() {
         let grammar = Some(format!("#JSGF V1.0; grammar g; {rules}"));
         Decoder::new(library(), &Settings { grammar, ..Settings::default() }).unwrap_err()
     }
-    let error = check("public <a> = go (forward | antiphon) [xyzzy] Zork;");
+    let error = check("public <a> = go (forward | vosk) [xyzzy] Zork;");
     assert_eq!(
         error.to_string(),
         "/usr/share/pocketsphinx/model/en-us/cmudict-en-us.dict has no pronunciation for words of the grammar: Zork, \
-         antiphon, xyzzy"
+         vosk, xyzzy"
     );
     let error = check("public <a> = go <direction>;");
     assert!(matches!(&error, Error::Grammar(GrammarError::UndefinedRule { .. })));

@@ -89,7 +89,7 @@ async fn pool_without_a_model_fails_each_utterance() {
     for _ in 0..2 {
         let (_utterance, mut updates) = pool.begin();
         match last(&mut updates).await {
-            Some(Update::Failed(error @ PoolError::Decoder(Error::Missing { .. }))) => {
+            Some(Update::Failed(error @ PoolError::Decoder(decoder::Error::Missing { .. }))) => {
                 assert!(!error.is_retryable());
             }
             other => panic!("{other:?}"),
