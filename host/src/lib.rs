@@ -22,3 +22,8 @@ pub use self::{
     host::{Host, HostBuilder, NoProvider},
     plugins::{Kind, Plugin, PluginState},
 };
+
+/// The code of the guide compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/src/subscribing.md")]
+mod subscribing {}

@@ -6,7 +6,7 @@
 //!
 //! Rules that hold for every function here:
 //! - It never blocks and never unwinds. Work is queued: a command answers [`Status::ACCEPTED`], [`Status::FULL`]
-//!   (register a waker, then try again), or [`Status::CLOSED`].
+//!   (register a waker, try once more, then wait for it), or [`Status::CLOSED`].
 //! - An accepted command with a token other than 0 is answered by exactly one `finished(token, ..)` on the session's
 //!   sink. `close` is always accepted, also a second time.
 //! - To drop a session's object is to close it, with nobody to answer.
@@ -181,7 +181,8 @@ pub trait TurnSessionV1: Send + Sync {
     fn push_audio(&self, token: u64, audio: AudioV1) -> Status;
     /// No more audio will come: ends a turn that is still open.
     fn flush(&self, token: u64) -> Status;
-    /// Ends the session; the token is finished last.
+    /// Ends the session: what it does is cancelled, and what it has to say is dropped where the host has no room. The
+    /// token is finished last.
     fn close(&self, token: u64);
     #[sabi(last_prefix_field)]
     fn wake_when_ready(&self, waker: WakerBox);
@@ -205,7 +206,8 @@ pub trait SttSessionV1: Send + Sync {
     fn end(&self, token: u64) -> Status;
     /// The utterance is of no interest any more.
     fn cancel(&self, token: u64) -> Status;
-    /// Ends the session; the token is finished last.
+    /// Ends the session: what it does is cancelled, and what it has to say is dropped where the host has no room. The
+    /// token is finished last.
     fn close(&self, token: u64);
     #[sabi(last_prefix_field)]
     fn wake_when_ready(&self, waker: WakerBox);
@@ -225,7 +227,8 @@ pub trait LlmSessionV1: Send + Sync {
     fn respond(&self, token: u64, turn_id: u64, request: RSlice<'_, u8>) -> Status;
     /// Stops the command of this token. No output of it comes after its `finished`.
     fn cancel(&self, token: u64);
-    /// Ends the session; the token is finished last.
+    /// Ends the session: what it does is cancelled, and what it has to say is dropped where the host has no room. The
+    /// token is finished last.
     fn close(&self, token: u64);
     #[sabi(last_prefix_field)]
     fn wake_when_ready(&self, waker: WakerBox);
@@ -245,7 +248,8 @@ pub trait TtsSessionV1: Send + Sync {
     fn synthesize(&self, token: u64, turn_id: u64, request: RSlice<'_, u8>) -> Status;
     /// Stops the command of this token. No output of it comes after its `finished`.
     fn cancel(&self, token: u64);
-    /// Ends the session; the token is finished last.
+    /// Ends the session: what it does is cancelled, and what it has to say is dropped where the host has no room. The
+    /// token is finished last.
     fn close(&self, token: u64);
     #[sabi(last_prefix_field)]
     fn wake_when_ready(&self, waker: WakerBox);
@@ -265,7 +269,8 @@ pub trait VisionSessionV1: Send + Sync {
     fn process(&self, token: u64, sequence: u64, frame: VideoV1) -> Status;
     /// Stops the command of this token. No output of it comes after its `finished`.
     fn cancel(&self, token: u64);
-    /// Ends the session; the token is finished last.
+    /// Ends the session: what it does is cancelled, and what it has to say is dropped where the host has no room. The
+    /// token is finished last.
     fn close(&self, token: u64);
     #[sabi(last_prefix_field)]
     fn wake_when_ready(&self, waker: WakerBox);

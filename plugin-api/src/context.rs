@@ -11,13 +11,13 @@ use antiphon_core::{
     AudioChunk,
     event::{EventInfo, EventPayload},
 };
-use serde::Serialize;
 
 use crate::{
     PluginError,
     abi::{AudioV1, EventHeaderV1, InterestV1, MAX_EVENT_TYPES, OUTPUT_AUDIO, Outcome, SinkBox, Status},
     gate::Gate,
     runtime::{lock, when_ready},
+    wire,
 };
 
 /// The event types that a plugin declares, in the order of their indices.
@@ -167,7 +167,7 @@ impl SessionContext {
         if !self.is_wanted_index(index) {
             return Ok(false);
         }
-        let payload = encode(&event)?;
+        let payload = wire::encode(&event)?;
         let header = EventHeaderV1 {
             type_index: u32::try_from(index).expect("an index is below 256"),
             reserved: 0,
@@ -231,14 +231,6 @@ impl SessionContext {
         let tokens = lock(&self.inner.closers).take();
         tokens.into_iter().flatten().for_each(|token| self.finished(token, Outcome::COMPLETED));
     }
-}
-
-/// MessagePack with field names. What has a form for people and one for machines takes that for people: a host that was
-/// never compiled with the type reads it as JSON, which has no bytes.
-fn encode(event: &impl Serialize) -> Result<Vec<u8>, rmp_serde::encode::Error> {
-    let mut bytes = Vec::with_capacity(128);
-    event.serialize(&mut rmp_serde::Serializer::new(&mut bytes).with_struct_map().with_human_readable())?;
-    Ok(bytes)
 }
 
 fn answer(status: Status, what: &str) -> Result<(), PluginError> {

@@ -42,7 +42,7 @@ use crate::{
 /// # fn main() {}
 /// ```
 ///
-/// `capabilities` are any of `turn`, `stt`, `llm`, `tts`, `vision`; the plugin implements [`TurnDetector`], [`Stt`],
+/// The plugin is a type of the same crate. `capabilities` are any of `turn`, `stt`, `llm`, `tts`, `vision`; the plugin implements [`TurnDetector`], [`Stt`],
 /// [`Llm`], [`Tts`], [`Vision`] for them. Version, description and licence come from the crate's `Cargo.toml`.
 ///
 /// [`TurnDetector`]: crate::TurnDetector

@@ -29,6 +29,8 @@
 //! Threads: each plugin library has one tokio runtime with one worker thread of its own; all author code runs there.
 //! Blocking work belongs into `tokio::task::spawn_blocking` or onto a thread of the plugin's own.
 //!
+//! Tests: the module `testing` (feature `testing`) drives a plugin in an ordinary unit test.
+//!
 //! Not here: loading and supervising plugins; that is the host.
 
 #[cfg(panic = "abort")]
@@ -53,6 +55,7 @@ mod trace;
 pub mod tts;
 pub mod turn;
 pub mod vision;
+mod wire;
 
 pub use antiphon_core as core;
 

@@ -26,6 +26,7 @@ use crate::{
     export::{Capability, Instance, context_of},
     gate::Gate,
     runtime::{Held, Jobs, lock, shielded, until_cancelled},
+    wire,
 };
 
 /// A plugin that answers.
@@ -207,7 +208,7 @@ struct Session<P: Llm> {
 impl<P: Llm> LlmSessionV1 for Session<P> {
     fn respond(&self, token: u64, turn_id: u64, request: RSlice<'_, u8>) -> Status {
         shielded(Status::REFUSED, || {
-            let Ok(request) = rmp_serde::from_slice::<LlmRequest>(request.as_slice()) else {
+            let Some(request) = wire::decode::<LlmRequest>(request.as_slice()) else {
                 return Status::REFUSED;
             };
             let (plugin, context) = (Arc::clone(&self.plugin), self.jobs.context().clone());

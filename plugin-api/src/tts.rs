@@ -30,6 +30,7 @@ use crate::{
     export::{Capability, Instance, context_of},
     gate::Gate,
     runtime::{Held, Jobs, lock, shielded, until_cancelled},
+    wire,
 };
 
 /// A plugin that speaks.
@@ -197,7 +198,7 @@ struct Session<P: Tts> {
 impl<P: Tts> TtsSessionV1 for Session<P> {
     fn synthesize(&self, token: u64, turn_id: u64, request: RSlice<'_, u8>) -> Status {
         shielded(Status::REFUSED, || {
-            let Ok(request) = rmp_serde::from_slice::<TtsRequest>(request.as_slice()) else {
+            let Some(request) = wire::decode::<TtsRequest>(request.as_slice()) else {
                 return Status::REFUSED;
             };
             let (plugin, context) = (Arc::clone(&self.plugin), self.jobs.context().clone());

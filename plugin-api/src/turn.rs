@@ -33,7 +33,8 @@ pub trait TurnDetector: Plugin {
     fn open(&self, output: TurnOutput) -> impl Future<Output = Result<Self::Session, PluginError>> + Send;
 }
 
-/// Turn detection in one session. Calls come one after the other.
+/// Turn detection in one session. Calls come one after the other. A call that runs when the session is closed is dropped,
+/// then the session itself.
 pub trait TurnSession: Send + 'static {
     /// Takes the next audio of the user: one channel, 16 kHz, without gaps. When it returns, everything that this audio
     /// gives rise to has been emitted.

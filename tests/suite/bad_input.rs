@@ -1,6 +1,6 @@
 //! What users get wrong: each mistake is named, nothing is lost, nothing panics, and what can be done is done.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use antiphon_test_support::{
     events::EventLog,
@@ -10,7 +10,7 @@ use antiphon_test_support::{
 };
 use tempfile::TempDir;
 
-use crate::{fixture, grammar, temporary};
+use crate::{fixture, talk, temporary};
 
 /// `antiphon` in a directory of the test's own, with all our plugins.
 fn run<const N: usize>(directory: &TempDir, arguments: [&str; N]) -> Outcome {
@@ -104,15 +104,9 @@ fn a_recording_without_speech_is_a_valid_run_without_turns() {
 #[test]
 fn one_bad_recording_does_not_keep_the_others_from_being_played() {
     let directory = directory_with("notes.wav", "no recording");
-    let set = format!("stt-pocketsphinx.grammar={}", grammar());
-    let good = go_forward();
-    let recordings = ["talk".as_ref(), "notes.wav".as_ref(), good.as_os_str(), "missing.wav".as_ref()];
-    let outcome = antiphon(recordings)
-        .args(["--set", &set, "--json"])
-        .plugins(&PluginDir::all())
-        .directory(directory.path())
-        .run()
-        .complained(
+    let recordings = [Path::new("notes.wav"), &go_forward(), Path::new("missing.wav")];
+    let outcome =
+        talk(&recordings, &PluginDir::all()).args(["--json"]).directory(directory.path()).run().complained(
             1,
             &["text in notes.wav", "no file at missing.wav", "2 of 3 recordings could not be played"],
         );
@@ -212,10 +206,9 @@ fn a_job_that_is_refused_leaves_older_results_alone() {
 
 #[test]
 fn a_full_disk_is_told_and_not_taken_for_success() {
-    let set = format!("stt-pocketsphinx.grammar={}", grammar());
     for option in ["--out", "--events"] {
-        let talk = antiphon(["talk"]).args([go_forward()]).args(["--set", &set, option, "/dev/full"]);
-        talk.plugins(&PluginDir::all()).run().complained(1, &["/dev/full"]);
+        let talk = talk(&[&go_forward()], &PluginDir::all()).args([option, "/dev/full"]);
+        talk.run().complained(1, &["/dev/full"]);
     }
 }
 

@@ -13,7 +13,7 @@ use antiphon_test_support::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{grammar, temporary};
+use crate::{grammar_setting, temporary};
 
 /// Files that are no plugins, and what is said of each.
 fn junk(plugins: &PluginDir) -> [(&'static str, &'static str); 12] {
@@ -184,8 +184,7 @@ fn hide(libraries: &[&str]) -> TempDir {
 }
 
 fn talk(plugins: &PluginDir) -> Program {
-    let set = format!("stt-pocketsphinx.grammar={}", grammar());
-    antiphon(["talk"]).args([go_forward()]).args(["--set", &set]).plugins(plugins)
+    crate::talk(&[&go_forward()], plugins)
 }
 
 #[test]
@@ -249,7 +248,7 @@ fn talk_without(plugin: &str) -> antiphon_test_support::program::Outcome {
     fs::write(&config, format!("[plugins]\ndisabled = ['{plugin}']\n")).expect("room for a file");
     let mut talk = antiphon(["talk", "--json"]).args([go_forward()]).plugins(&PluginDir::all());
     if plugin != "stt-pocketsphinx" {
-        talk = talk.args(["--set", &format!("stt-pocketsphinx.grammar={}", grammar())]);
+        talk = talk.args(["--set", &grammar_setting()]);
     }
     talk.args(["--config".as_ref(), config.as_path()]).run()
 }

@@ -7,23 +7,17 @@ use antiphon_test_support::{
     conversation::{Finished, Setup},
     events::EventLog,
     plugins::PluginDir,
-    program::{Program, antiphon},
+    program::antiphon,
     recordings::{self, Wav, go_forward, samples, silence, write_raw},
     words::WordErrors,
 };
 use serde_json::Value;
 
-use crate::{grammar, temporary};
+use crate::{grammar, talk, temporary};
 
 /// What is said in `goforward.raw`, and what the robot of llm-rules answers.
 const COMMAND: &str = "go forward ten meters";
 const ANSWER: &str = "Going forward ten meters. Tell me when to stop.";
-
-/// `antiphon talk` with all our plugins, which understand the demo's commands.
-fn talk(recordings: &[&Path], plugins: &PluginDir) -> Program {
-    let set = format!("stt-pocketsphinx.grammar={}", grammar());
-    antiphon(["talk"]).args(recordings).args(["--set", &set]).plugins(plugins)
-}
 
 #[test]
 fn a_spoken_command_is_heard_and_answered_aloud() {
@@ -226,6 +220,41 @@ async fn typed_text_interrupts_too() {
     talk.until("audio.playback.start").await;
     let Finished { events, .. } = talk.finish().await;
     assert_eq!(said(&events).last(), Some(&"Stopping. I stay where I am."));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conversations_side_by_side_do_not_hear_each_other() {
+    let setup = Setup::with(PluginDir::all()).set("stt-pocketsphinx", "grammar", grammar());
+    let talk = setup.start().await;
+    let other = talk.host.agent().start().await.expect("a second agent");
+    let silent = talk.host.agent().start().await.expect("a third agent");
+    let other_id = other.session_id().to_string();
+    let recording = go_forward();
+    let speak = async {
+        talk.play(&recording).await;
+        talk.agent.end_audio().await.expect("the agent listens");
+    };
+    let type_text = async { other.send_text("stop").await.expect("the agent takes text") };
+    tokio::join!(speak, type_text);
+    silent.finish().await.expect("the third agent ends");
+    other.finish().await.expect("the second agent ends");
+    let Finished { events, .. } = talk.finish().await;
+
+    let sessions = events.sessions();
+    assert_eq!(sessions.len(), 3);
+    for session in &sessions {
+        let id = session.0[0]["session_id"].as_str();
+        let heard = session.texts("agent.user_transcript", "text");
+        let positions: Vec<_> = session.iter().filter_map(|event| event["seq"].as_u64()).collect();
+        assert_eq!(positions, (1..=session.0.len() as u64).collect::<Vec<_>>());
+        match heard.as_slice() {
+            [COMMAND] => assert_eq!(said(session), [ANSWER]),
+            ["stop"] => assert_eq!((id, said(session).len()), (Some(other_id.as_str()), 1)),
+            [] => assert_eq!(session.count("turn.started"), 0),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(events.count("agent.user_transcript"), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,7 +19,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{fixture, grammar, temporary};
+use crate::{fixture, temporary};
 
 /// What each event type promises, from `antiphon events schema`.
 struct Schemas(BTreeMap<String, (Value, Validator)>);
@@ -88,9 +88,7 @@ fn a_look() -> EventLog {
 }
 
 fn talk(recording: &Path, plugins: &PluginDir, events: &Path) -> Program {
-    let set = format!("stt-pocketsphinx.grammar={}", grammar());
-    let talk = antiphon(["talk"]).args([recording]).args(["--set", &set]).plugins(plugins);
-    talk.args(["--events".as_ref(), events])
+    crate::talk(&[recording], plugins).args(["--events".as_ref(), events])
 }
 
 #[test]
@@ -289,11 +287,7 @@ fn ctrl_c_ends_the_conversation_in_order() {
 
 #[test]
 fn events_go_to_standard_output_alone_where_they_are_asked_for() {
-    let plugins = PluginDir::all();
-    let set = format!("stt-pocketsphinx.grammar={}", grammar());
-    let piped =
-        antiphon(["talk"]).args([go_forward()]).args(["--set", &set, "--events", "-"]).plugins(&plugins);
-    let outcome = piped.run().done();
+    let outcome = talk(&go_forward(), &PluginDir::all(), Path::new("-")).run().done();
     let events = EventLog::parse(&outcome.stdout);
     Schemas::of_everything().check(&events);
     assert_eq!(events.0.last().map(|event| &event["type"]), Some(&"session.closed".into()));

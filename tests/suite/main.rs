@@ -8,15 +8,30 @@
 mod bad_input;
 mod bad_plugins;
 mod conversation;
+mod docs;
 mod events;
 mod isolation;
 mod library;
 mod tidy;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use antiphon_test_support::built;
+use antiphon_test_support::{
+    built,
+    plugins::PluginDir,
+    program::{Program, antiphon},
+};
 use tempfile::TempDir;
+
+/// `antiphon talk` with a recogniser that understands the demo's commands, and nothing else.
+fn talk(recordings: &[&Path], plugins: &PluginDir) -> Program {
+    antiphon(["talk"]).args(recordings).args(["--set", &grammar_setting()]).plugins(plugins)
+}
+
+/// What `--set` makes of it.
+fn grammar_setting() -> String {
+    format!("stt-pocketsphinx.grammar={}", grammar())
+}
 
 /// The grammar of the demo: what its robot understands.
 fn grammar() -> String {

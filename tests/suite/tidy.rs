@@ -278,7 +278,7 @@ fn without_help(code: &str) -> String {
         is_help = line.ends_with("= \"\\") || (is_help && !line.trim_end().ends_with("\";"));
         if was_help { String::new() } else { line.to_owned() }
     };
-    code.lines().map(|text| line(text)).collect::<Vec<_>>().join("\n")
+    code.lines().map(&mut line).collect::<Vec<_>>().join("\n")
 }
 
 #[track_caller]

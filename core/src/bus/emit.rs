@@ -20,13 +20,13 @@ use super::{
     mailbox::{Mailbox, Options, Patience, Pushed, Stats, wait_until},
     stream::EventStream,
     subscription::{Subscription, SubscriptionBuilder},
-    table::{Route, Table},
+    table::{Receivers, Table},
 };
 use crate::{
     Clock, SessionId, SystemClock, TurnId,
     event::{
-        CodecError, Envelope, EventPayload, EventRegistry, EventType, FromEvent, Overflow, Payload,
-        PluginBaseEvent, Stamp, Stamped, values::HandlerInfo,
+        CodecError, Envelope, EventPayload, EventRegistry, EventType, FromEvent, Payload, PluginBaseEvent,
+        Stamp, Stamped, values::HandlerInfo,
     },
 };
 
@@ -222,30 +222,25 @@ impl EventBus {
             let _ = self.emit_typed(scope, event, stamp, Patience::Handler);
             return;
         }
-        while let Some(full) = self.full_receiver(scope, T::event_type(), Mailbox::is_overfull) {
+        let event_type = T::event_type();
+        let mut receivers = self.receivers(scope, event_type);
+        while let Some(full) = receivers.find_full(event_type, Mailbox::is_overfull) {
             full.wait_for_room().await;
+            receivers = self.receivers(scope, event_type);
         }
-        let dispatched = self.emit_typed(scope, event, stamp, Patience::Waits);
-        for crowded in dispatched.map(|dispatched| dispatched.crowded).unwrap_or_default() {
+        let build = || Ok(Box::new(event) as Box<dyn Payload>);
+        let dispatched =
+            self.dispatch(scope, event_type, &receivers, false, None, stamp, Patience::Waits, build);
+        for crowded in built(dispatched).map(|dispatched| dispatched.crowded).unwrap_or_default() {
             crowded.wait_for_room().await;
         }
     }
 
-    /// A receiver that must not lose events of this type, but is full.
-    fn full_receiver(
-        &self,
-        scope: &Scope,
-        event: &EventType,
-        is_full: impl Fn(&Mailbox) -> bool,
-    ) -> Option<Arc<Mailbox>> {
-        let (of_host, of_session) = self.routes(scope, event);
-        let mut receivers = of_host.iter().chain(of_session.iter().flat_map(|route| route.iter()));
-        receivers.find(|mailbox| mailbox.overflow(event) == Overflow::Wait && is_full(mailbox)).cloned()
-    }
-
-    /// Who receives events of a type in this scope: subscriptions of the host, and of the session.
-    fn routes(&self, scope: &Scope, event: &EventType) -> (Route, Option<Route>) {
-        (self.inner.host.table.route(event), scope.session_id.map(|_| scope.table.route(event)))
+    fn receivers(&self, scope: &Scope, event: &EventType) -> Receivers {
+        Receivers {
+            of_host: self.inner.host.table.route(event),
+            of_session: scope.session_id.map(|_| scope.table.route(event)),
+        }
     }
 
     /// Emits into a session by id; into the host's scope if the session has ended.
@@ -261,11 +256,12 @@ impl EventBus {
         stamp: Stamp,
         patience: Patience,
     ) -> Option<Dispatched> {
-        self.dispatch(scope, T::event_type(), false, None, stamp, patience, || Ok(Box::new(event)))
-            .expect("a payload that is a value already needs no decoding")
+        let receivers = self.receivers(scope, T::event_type());
+        let build = || Ok(Box::new(event) as Box<dyn Payload>);
+        built(self.dispatch(scope, T::event_type(), &receivers, false, None, stamp, patience, build))
     }
 
-    /// The one way of every event: find the receivers, build, stamp, queue, and ring, in this order.
+    /// The one way of every event to its receivers: build, stamp, queue, and ring, in this order.
     #[expect(
         clippy::too_many_arguments,
         reason = "private, and each caller has its own values for all of them"
@@ -274,15 +270,14 @@ impl EventBus {
         &self,
         scope: &Scope,
         event: &EventType,
+        receivers: &Receivers,
         always: bool,
         timestamp: Option<DateTime<Utc>>,
         mut stamp: Stamp,
         patience: Patience,
         payload: impl FnOnce() -> Result<Box<dyn Payload>, CodecError>,
     ) -> Result<Option<Dispatched>, CodecError> {
-        let (of_host, of_session) = self.routes(scope, event);
-        let receivers = || of_host.iter().chain(of_session.iter().flat_map(|route| route.iter()));
-        if !always && receivers().next().is_none() {
+        if !always && receivers.is_empty() {
             return Ok(None);
         }
         let payload = payload()?;
@@ -305,7 +300,7 @@ impl EventBus {
         *seq += 1;
         stamped.seq = *seq;
         let envelope = Arc::new(Envelope::new(stamped, stamp, payload));
-        for mailbox in receivers() {
+        for mailbox in receivers.iter() {
             match mailbox.push(&envelope, mailbox.overflow(event), patience) {
                 Pushed::Queued | Pushed::Closed => {}
                 Pushed::Crowded => crowded.push(Arc::clone(mailbox)),
@@ -313,11 +308,11 @@ impl EventBus {
             }
         }
         drop(seq);
-        for mailbox in receivers() {
+        for mailbox in receivers.iter() {
             mailbox.items.notify_one();
         }
         if !losses.is_empty() {
-            for mailbox in receivers() {
+            for mailbox in receivers.iter() {
                 // It may have been disconnected, which ends the wait for room.
                 mailbox.room.notify_waiters();
                 if mailbox.begins_to_lag() {
@@ -593,7 +588,8 @@ impl SessionBus {
         emission: &PluginEmission<'_>,
     ) -> Result<Option<Arc<Envelope>>, TryEmitError> {
         let PluginEmission { event, payload, plugin, turn_id, causation_id, emitted_at, always } = emission;
-        if self.bus.full_receiver(&self.scope, event, |mailbox| !mailbox.has_room()).is_some() {
+        let receivers = self.bus.receivers(&self.scope, event);
+        if receivers.find_full(event, |mailbox| !mailbox.has_room()).is_some() {
             return Err(TryEmitError::Full);
         }
         let stamp = Stamp {
@@ -604,8 +600,16 @@ impl SessionBus {
         };
         let decode = || event.decode(payload);
         // Patient: between the check above and the push others may have filled the queue.
-        let dispatched =
-            self.bus.dispatch(&self.scope, event, *always, *emitted_at, stamp, Patience::Waits, decode)?;
+        let dispatched = self.bus.dispatch(
+            &self.scope,
+            event,
+            &receivers,
+            *always,
+            *emitted_at,
+            stamp,
+            Patience::Waits,
+            decode,
+        )?;
         Ok(dispatched.map(|dispatched| dispatched.envelope))
     }
 
@@ -616,7 +620,9 @@ impl SessionBus {
     ///
     /// Dropping the future only gives up the wait.
     pub async fn wait_for_room(&self, event: &EventType) {
-        while let Some(full) = self.bus.full_receiver(&self.scope, event, |mailbox| !mailbox.has_room()) {
+        while let Some(full) =
+            self.bus.receivers(&self.scope, event).find_full(event, |mailbox| !mailbox.has_room()).cloned()
+        {
             full.wait_for_room().await;
         }
     }
@@ -642,8 +648,7 @@ impl SessionBus {
     /// Whether anybody receives events of this type from this session.
     #[must_use]
     pub fn is_wanted(&self, event: &EventType) -> bool {
-        let (of_host, of_session) = self.bus.routes(&self.scope, event);
-        !of_host.is_empty() || of_session.is_some_and(|route| !route.is_empty())
+        !self.bus.receivers(&self.scope, event).is_empty()
     }
 
     /// As [`EventBus::subscribe_with`], for the events of this session alone.
@@ -683,6 +688,11 @@ impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inner").finish_non_exhaustive()
     }
+}
+
+/// The outcome of an event that was a value already, so that building it cannot fail.
+fn built(dispatched: Result<Option<Dispatched>, CodecError>) -> Option<Dispatched> {
+    dispatched.expect("a payload that is a value already needs no decoding")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

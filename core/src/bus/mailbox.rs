@@ -282,7 +282,9 @@ impl Mailbox {
 
     fn progress(&self) {
         self.progress.fetch_add(1, Ordering::Relaxed);
-        self.stuck.store(false, Ordering::Relaxed);
+        if self.is_stuck() {
+            self.stuck.store(false, Ordering::Relaxed);
+        }
     }
 
     fn took(&self) {

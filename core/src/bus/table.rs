@@ -8,9 +8,34 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::mailbox::Mailbox;
-use crate::event::{EventName, EventType};
+use crate::event::{EventName, EventType, Overflow};
 
-pub(super) type Route = Arc<[Arc<Mailbox>]>;
+type Route = Arc<[Arc<Mailbox>]>;
+
+/// Who receives one type of event in one scope: subscriptions of the host, and of the session.
+pub(super) struct Receivers {
+    pub(super) of_host: Route,
+    pub(super) of_session: Option<Route>,
+}
+
+impl Receivers {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Mailbox>> {
+        self.of_host.iter().chain(self.of_session.iter().flat_map(|route| route.iter()))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+
+    /// One that must not lose events of this type, but is full.
+    pub(super) fn find_full(
+        &self,
+        event: &EventType,
+        is_full: impl Fn(&Mailbox) -> bool,
+    ) -> Option<&Arc<Mailbox>> {
+        self.iter().find(|mailbox| mailbox.overflow(event) == Overflow::Wait && is_full(mailbox))
+    }
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Table {

@@ -201,7 +201,8 @@ impl Setup {
             && !jsonschema::is_valid(&manifest.settings, &Value::Object(settings.clone()))
     }
 
-    fn settings(&self, plugin: &Plugin) -> Option<&Map<String, Value>> {
+    /// What the user has set of a plugin.
+    pub(super) fn settings(&self, plugin: &Plugin) -> Option<&Map<String, Value>> {
         self.config.plugin.get(&plugin.name).filter(|settings| !settings.is_empty())
     }
 

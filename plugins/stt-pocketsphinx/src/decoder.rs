@@ -134,7 +134,7 @@ pub struct Hypothesis {
     pub text: String,
     /// In the order of time.
     pub words: Vec<Word>,
-    /// Mean of the words' confidences, weighted by how long each takes; 0 without words.
+    /// As [`Word::confidence`], over all words together; 0 without words.
     pub confidence: f32,
 }
 
@@ -173,8 +173,9 @@ pub struct Decoder {
 /// The utterance under way.
 #[derive(Default)]
 struct Utterance {
-    /// Words of the segments before this one.
+    /// Words of the segments before this one, and the sum of their measures.
     words: Vec<Word>,
+    measure: Measure,
     /// Samples of the segments before this one.
     offset: u64,
     segment: Segment,
@@ -189,6 +190,14 @@ struct Segment {
     /// Mean that is being subtracted, and all samples so far, for as long as the mean may still change.
     trial: Option<Trial>,
     loudness: Loudness,
+}
+
+/// What a confidence is made of: how many frames, and sums over them.
+#[derive(Default)]
+struct Measure {
+    frames: f64,
+    score: f64,
+    posterior: f64,
 }
 
 struct Trial {
@@ -235,8 +244,8 @@ const QUIET: f64 = 0.03;
 
 /// Mean acoustic score per frame at which the fit to a grammar counts as 0.5, and how far from there it is 0.73. Source:
 /// 15 utterances of the grammar had -48 to -29, 54 others -116 to -62 (and -64 to -14, -100 to -9 as single words).
-const FIT_MIDDLE: f32 = -55.0;
-const FIT_SLOPE: f32 = 5.0;
+const FIT_MIDDLE: f64 = -55.0;
+const FIT_SLOPE: f64 = 5.0;
 
 impl Settings {
     /// Looks at all files and at the grammar, without PocketSphinx. Takes about 20 ms.
@@ -305,17 +314,11 @@ impl Decoder {
                 acoustic_model: &model,
                 dictionary: &dictionary,
                 language_model: Some(language_model),
-                score_all_states: false,
             },
-            Search::Grammar { .. } => sys::Config {
-                acoustic_model: &model,
-                // Words are added one by one.
-                dictionary: Path::new("/dev/null"),
-                language_model: None,
-                // So that scores are relative to what fits best of all, which makes a measure of them: see
-                // `FIT_MIDDLE`. Takes 4 % of the audio's length instead of 1 %.
-                score_all_states: true,
-            },
+            // Words are added one by one.
+            Search::Grammar { .. } => {
+                sys::Config { acoustic_model: &model, dictionary: Path::new("/dev/null"), language_model: None }
+            }
         };
         let mut raw = sys::Decoder::new(library, &config)
             .map_err(|sys::Refused| Error::Models { command: command_for(&model, &dictionary, &search) })?;
@@ -412,16 +415,8 @@ impl Decoder {
         })?;
         self.raw.end()?;
         self.collect(&mut utterance);
-        let words = utterance.words;
-        let text = text_of(&words);
-        let duration = |word: &Word| (word.end - word.start).as_secs_f32();
-        let total: f32 = words.iter().map(duration).sum();
-        let confidence = if total > 0.0 {
-            words.iter().map(|word| word.confidence * duration(word)).sum::<f32>() / total
-        } else {
-            0.0
-        };
-        Ok(Hypothesis { text, words, confidence })
+        let Utterance { words, measure, .. } = utterance;
+        Ok(Hypothesis { text: text_of(&words), words, confidence: self.confidence(&measure) })
     }
 
     /// Gives up the utterance under way, if there is one. Takes as long as the end of an utterance.
@@ -494,19 +489,34 @@ impl Decoder {
             if !is_spoken(&segment.word) || frames <= 0 {
                 continue;
             }
-            let confidence = if self.has_grammar {
-                let score = segment.acoustic_score as f32 / frames as f32;
-                1.0 / (1.0 + ((FIT_MIDDLE - score) / FIT_SLOPE).exp())
-            } else {
-                segment.posterior.clamp(0.0, 1.0) as f32
+            let measure = Measure {
+                frames: f64::from(frames),
+                score: f64::from(segment.acoustic_score),
+                posterior: segment.posterior * f64::from(frames),
             };
             utterance.words.push(Word {
                 text: without_number(&segment.word).to_owned(),
                 start: time(segment.first_frame),
                 end: time(segment.last_frame + 1),
-                confidence,
+                confidence: self.confidence(&measure),
             });
+            utterance.measure.frames += measure.frames;
+            utterance.measure.score += measure.score;
+            utterance.measure.posterior += measure.posterior;
         }
+    }
+
+    fn confidence(&self, measure: &Measure) -> f32 {
+        if measure.frames == 0.0 {
+            return 0.0;
+        }
+        let confidence = if self.has_grammar {
+            let score = measure.score / measure.frames;
+            1.0 / (1.0 + ((FIT_MIDDLE - score) / FIT_SLOPE).exp())
+        } else {
+            measure.posterior / measure.frames
+        };
+        confidence.clamp(0.0, 1.0) as f32
     }
 }
 

@@ -67,10 +67,9 @@ pub struct Library {
 pub(crate) struct Config<'a> {
     pub(crate) acoustic_model: &'a Path,
     pub(crate) dictionary: &'a Path,
-    /// `None` leaves the decoder without a search until [`Decoder::set_grammar`].
+    /// `None` leaves the decoder without a search until [`Decoder::set_grammar`], whose acoustic scores are then
+    /// relative to the best of all states of the acoustic model, and not just of those that the search visits.
     pub(crate) language_model: Option<&'a Path>,
-    /// Scores every state of the model in every frame, not just those that the search visits.
-    pub(crate) score_all_states: bool,
 }
 
 /// One entry of the path that the search found best.
@@ -458,12 +457,12 @@ impl Flavor {
         if let Some(language_model) = config.language_model {
             settings.push((c"-lm", c_path(language_model)?));
         }
+        let has_grammar = config.language_model.is_none();
         match self {
             Flavor::V08(calls) => {
-                let switch = |on: bool| if on { c"yes" } else { c"no" }.to_owned();
-                settings.push((c"-compallsen", switch(config.score_all_states)));
+                settings.push((c"-compallsen", if has_grammar { c"yes" } else { c"no" }.to_owned()));
                 // 0.8 would drop pauses from the audio, and then be wrong about when words were said.
-                settings.push((c"-remove_silence", switch(false)));
+                settings.push((c"-remove_silence", c"no".to_owned()));
                 let mut arguments: Vec<*mut c_char> = settings
                     .iter()
                     .flat_map(|(name, value)| [name.as_ptr().cast_mut(), value.as_ptr().cast_mut()])
@@ -472,37 +471,27 @@ impl Flavor {
                 // SAFETY: `ps_args` returns the library's constant table; `arguments` holds `count` strings that
                 // end in NUL and outlive the call, which only reads them and copies the values.
                 let raw = unsafe {
-                    (calls.cmd_ln_parse_r)(
-                        ptr::null_mut(),
-                        (calls.ps_args)(),
-                        count,
-                        arguments.as_mut_ptr(),
-                        1,
-                    )
+                    (calls.cmd_ln_parse_r)(ptr::null_mut(), (calls.ps_args)(), count, arguments.as_mut_ptr(), 1)
                 };
                 NonNull::new(raw).ok_or(Refused)
             }
             Flavor::V5(calls) => {
                 // SAFETY: null asks for the library's own table of settings.
                 let raw = NonNull::new(unsafe { (calls.ps_config_init)(ptr::null()) }).ok_or(Refused)?;
-                let mut is_set = true;
-                for (name, value) in &settings {
-                    // SAFETY: `raw` was made just now; both strings end in NUL and are copied. The name starts
-                    // behind its hyphen, which version 5 does without.
-                    let value = unsafe {
+                // 5 would also make a lattice for a grammar, as 0.8 does not, with scores of another scale.
+                let switches = [(c"compallsen", has_grammar), (c"bestpath", !has_grammar)];
+                // SAFETY: `raw` was made just now; all strings end in NUL and are copied. A name of `settings` starts
+                // behind its hyphen, which version 5 does without.
+                let is_set = unsafe {
+                    let mut set = settings.iter().map(|(name, value)| {
                         (calls.ps_config_set_str)(raw.as_ptr(), name.as_ptr().add(1), value.as_ptr())
-                    };
-                    is_set &= !value.is_null();
-                }
-                // SAFETY: as above.
-                let value = unsafe {
-                    (calls.ps_config_set_bool)(
-                        raw.as_ptr(),
-                        c"compallsen".as_ptr(),
-                        config.score_all_states.into(),
-                    )
+                    });
+                    let mut switch = switches.iter().map(|&(name, is_on)| {
+                        (calls.ps_config_set_bool)(raw.as_ptr(), name.as_ptr(), is_on.into())
+                    });
+                    set.all(|value| !value.is_null()) && switch.all(|value| !value.is_null())
                 };
-                if is_set && !value.is_null() {
+                if is_set {
                     return Ok(raw);
                 }
                 self.free(raw);

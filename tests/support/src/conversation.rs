@@ -17,13 +17,13 @@ use tokio::{sync::mpsc, time::timeout};
 use crate::{HANG, events::EventLog, plugins::PluginDir};
 
 /// A conversation in the making.
-#[derive(Debug)]
 #[must_use = "nothing happens before `start`"]
 pub struct Setup {
     plugins: PluginDir,
     settings: Vec<(String, String, Value)>,
     config: AgentConfig,
     pace: Pace,
+    output: Option<Box<dyn AudioOutput>>,
     bus: EventBus,
 }
 
@@ -55,7 +55,7 @@ impl Setup {
     /// A conversation with these plugins, at the pace of the machine. Needs a tokio runtime.
     pub fn with(plugins: PluginDir) -> Self {
         let (config, pace) = (AgentConfig::default(), Pace::Fast);
-        Self { plugins, settings: Vec::new(), config, pace, bus: EventBus::new() }
+        Self { plugins, settings: Vec::new(), config, pace, output: None, bus: EventBus::new() }
     }
 
     /// Sets a setting of a plugin.
@@ -76,6 +76,12 @@ impl Setup {
         self
     }
 
+    /// Where the voice goes. Default: into [`Finished::spoken`].
+    pub fn output(mut self, output: impl AudioOutput + 'static) -> Self {
+        self.output = Some(Box::new(output));
+        self
+    }
+
     /// The bus, for subscriptions of the test's own.
     #[must_use]
     pub fn bus(&self) -> &EventBus {
@@ -91,7 +97,7 @@ impl Setup {
     pub fn start(self) -> impl Future<Output = Conversation> {
         let caller = std::panic::Location::caller();
         async move {
-            let Self { plugins, settings, config, pace, bus } = self;
+            let Self { plugins, settings, config, pace, output, bus } = self;
             let recorder = Recorder::attach(&bus);
             let mut host = Host::builder().plugin_dir(plugins.path()).bus(bus);
             for (plugin, key, value) in settings {
@@ -99,7 +105,8 @@ impl Setup {
             }
             let host = host.start().await;
             let spoken = Spoken::default();
-            let agent = host.agent().config(config).pace(pace).output(spoken.clone()).start().await;
+            let output = output.unwrap_or_else(|| Box::new(spoken.clone()));
+            let agent = host.agent().config(config).pace(pace).output(Boxed(output)).start().await;
             let agent = agent.unwrap_or_else(|error| panic!("{caller}: {error}"));
             Conversation { host, agent, recorder, spoken, _plugins: plugins }
         }
@@ -230,6 +237,19 @@ impl Recorder {
         while let Ok(event) = self.events.try_recv() {
             self.log.0.push(event);
         }
+    }
+}
+
+/// An output whose kind is known only when it runs.
+struct Boxed(Box<dyn AudioOutput>);
+
+impl AudioOutput for Boxed {
+    fn play(&mut self, audio: &AudioChunk) -> Result<(), OutputError> {
+        self.0.play(audio)
+    }
+
+    fn finish(&mut self) -> Result<(), OutputError> {
+        self.0.finish()
     }
 }
 

@@ -117,24 +117,32 @@ impl EventLog {
     }
 }
 
-/// One line for each event: its type, its turn, and what is said in it.
+/// One line for each event: its type, its turn, and what is said in it. Of many of a type in a row the first and the
+/// last are enough.
 impl fmt::Display for EventLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for event in self.iter() {
-            let field = |name: &str| match &event[name] {
-                Value::Null => String::new(),
-                Value::String(text) => format!(" {text}"),
-                other => format!(" {other}"),
+        for run in self.0.chunk_by(|one, next| one["type"] == next["type"]) {
+            let [first, .., last] = run else {
+                line(f, &run[0])?;
+                continue;
             };
-            let said: String = ["text", "delta", "error_code", "error_message"].map(field).concat();
-            writeln!(
-                f,
-                "{:>5}{} {}{said}",
-                field("seq"),
-                field("turn_id"),
-                event["type"].as_str().unwrap_or("?")
-            )?;
+            line(f, first)?;
+            if run.len() > 2 {
+                writeln!(f, "      .. {} more", run.len() - 2)?;
+            }
+            line(f, last)?;
         }
         Ok(())
     }
+}
+
+fn line(f: &mut fmt::Formatter<'_>, event: &Value) -> fmt::Result {
+    let field = |name: &str| match &event[name] {
+        Value::Null => String::new(),
+        Value::String(text) => format!(" {text}"),
+        other => format!(" {other}"),
+    };
+    let said: String = ["text", "delta", "error_code", "error_message"].map(field).concat();
+    let name = event["type"].as_str().unwrap_or("?");
+    writeln!(f, "{:>5}{} {name}{said:.200}", field("seq"), field("turn_id"))
 }

@@ -11,7 +11,7 @@ use antiphon_core::{
     },
 };
 use antiphon_host::{
-    Agent, Host, Pace,
+    Agent, Host, Kind, Pace, Plugin, PluginState,
     agent::Summary,
     media::{MediaError, SOURCE_RATE_HZ},
 };
@@ -58,6 +58,7 @@ impl Run<'_> {
     /// Settings do not fit. What goes wrong with a recording is in the report.
     pub(super) async fn all(&self, recordings: Vec<Recording>, report: &mut RunReport) -> Result<()> {
         self.setup.check_settings(self.host.plugins())?;
+        self.tell_replaced(report);
         let is_one = self.args.recordings.len() == 1;
         for recording in recordings {
             if self.stop.exit().is_some() || self.is_in_vain() {
@@ -120,6 +121,27 @@ impl Run<'_> {
             let reason = explain(missing, self.host.plugins());
             if report.misses(missing.kind, &reason) {
                 warn(format!("going on without a stage: {reason}"));
+            }
+        }
+    }
+
+    /// Says which plugins the user has settings for that do not run, and that others take the place of.
+    fn tell_replaced(&self, report: &mut RunReport) {
+        let is_wanted = |plugin: &&Plugin| {
+            plugin.state == PluginState::Failed && self.setup.settings(plugin).is_some()
+        };
+        let agent = &self.setup.config.agent;
+        let stages =
+            [(Kind::Turn, &agent.turn), (Kind::Stt, &agent.stt), (Kind::Llm, &agent.llm), (Kind::Tts, &agent.tts)];
+        for plugin in self.host.plugins().iter().filter(is_wanted) {
+            for (kind, named) in &stages {
+                let is_able = plugin.manifest.as_ref().is_some_and(|manifest| manifest.has(kind.as_str()));
+                if let (true, None, Ok(other)) = (is_able, named, self.host.provider(*kind, None)) {
+                    let other = &other.manifest().name;
+                    let reason = self.setup.problem(plugin).unwrap_or_default();
+                    warn(format!("{other} takes the place of {}: {reason}", plugin.name));
+                    report.replaced(format!("{} could not be used, {other} took its place", plugin.name));
+                }
             }
         }
     }

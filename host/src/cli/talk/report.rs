@@ -86,6 +86,7 @@ pub(super) struct RunReport {
     heard: Vec<Heard>,
     unreadable: Vec<(String, String)>,
     missing: Vec<(Kind, String)>,
+    replaced: Vec<String>,
     written: Vec<Written>,
     unwritten: Vec<String>,
 }
@@ -216,6 +217,11 @@ impl RunReport {
         is_new
     }
 
+    /// A plugin that the user has settings for was replaced by another.
+    pub(super) fn replaced(&mut self, told: String) {
+        self.replaced.push(told);
+    }
+
     /// What was written, or could not be.
     pub(super) fn add(&mut self, files: Vec<Result<Written>>) {
         for file in files {
@@ -231,6 +237,7 @@ impl RunReport {
         let is_fine = |heard: &Heard| heard.errors.is_empty() && heard.summary.failed == 0;
         self.unreadable.is_empty()
             && self.missing.is_empty()
+            && self.replaced.is_empty()
             && self.unwritten.is_empty()
             && self.heard.iter().all(is_fine)
     }
@@ -250,6 +257,7 @@ impl RunReport {
             let stages: Vec<&str> = self.missing.iter().map(|(kind, _)| stage(*kind)).collect();
             problems.push(format!("no plugin for {}; `antiphon doctor` says what to do", stages.join(", ")));
         }
+        problems.extend(self.replaced.iter().cloned());
         for heard in &self.heard {
             let shown = &heard.recording;
             match heard.errors.first() {

@@ -294,12 +294,17 @@ fn whatever_jsgf_can_say_is_understood() {
     check("public <a> = go forward ten meters | <NULL>;");
 }
 
-/// Prints the errors of every way to treat the cepstral mean; `FILES` holds a path and what is said per line.
+/// Prints what is understood of the files in `FILES` (a path and what is said per line), with the grammar in
+/// `GRAMMAR` if there is one, and in one pass if there is `SINGLE`.
 #[test]
 #[ignore = "slow: prints figures for the documentation"]
 fn figures() {
-    let mut decoder =
-        decoder(&Settings { is_single_pass: std::env::var_os("SINGLE").is_some(), ..Settings::default() });
+    let settings = Settings {
+        grammar: std::env::var("GRAMMAR").ok().map(|path| crate::grammar::text_of(&path).unwrap()),
+        is_single_pass: std::env::var_os("SINGLE").is_some(),
+        ..Settings::default()
+    };
+    let mut decoder = decoder(&settings);
     for set in ["librivox", "cards"] {
         println!("{set}: {:?}", errors_of(&mut decoder, set));
     }

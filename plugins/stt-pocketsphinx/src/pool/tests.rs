@@ -108,3 +108,216 @@ fn queue_of_an_utterance_has_a_bound() {
     assert_eq!(second.try_push(vec![7; 320]), Err(PushError::Full(vec![7; 320])));
     drop(first);
 }
+
+/// Says what it is told to: `panic` and `fail` do as they say, and each word is a partial text.
+#[derive(Default)]
+struct Parrot {
+    heard: Vec<i16>,
+}
+
+const PANIC: i16 = -1;
+const FAIL: i16 = -2;
+
+impl Engine for Parrot {
+    fn start(&mut self) -> Result<(), PoolError> {
+        self.heard.clear();
+        Ok(())
+    }
+
+    fn process(&mut self, samples: &[i16]) -> Result<(), PoolError> {
+        assert!(!samples.contains(&PANIC), "told to");
+        if samples.contains(&FAIL) {
+            return Err(decoder::Error::Search.into());
+        }
+        self.heard.extend(samples);
+        Ok(())
+    }
+
+    fn partial(&mut self) -> Option<String> {
+        self.heard.last().map(i16::to_string)
+    }
+
+    fn finish(&mut self) -> Result<Hypothesis, PoolError> {
+        Ok(Hypothesis { text: format!("{:?}", self.heard), ..Hypothesis::default() })
+    }
+
+    fn abandon(&mut self) {}
+}
+
+fn parrots(threads: usize) -> Pool {
+    Pool::with(threads, || Ok(Box::new(Parrot::default())))
+}
+
+#[tokio::test]
+async fn panic_fails_the_utterance_and_not_the_pool() {
+    let pool = parrots(1);
+    for _ in 0..3 {
+        let (utterance, mut updates) = pool.begin();
+        utterance.push(vec![PANIC]).await.unwrap();
+        match last(&mut updates).await {
+            Some(Update::Failed(error @ PoolError::Panicked { .. })) => {
+                assert_eq!(error.to_string(), "the decoder panicked: told to");
+                assert!(error.is_retryable());
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(utterance.push(vec![1]).await, Err(Ended));
+        let (utterance, mut updates) = pool.begin();
+        utterance.push(vec![1, 2]).await.unwrap();
+        utterance.finish();
+        assert_eq!(text_of(last(&mut updates).await), "[1, 2]");
+    }
+}
+
+#[tokio::test]
+async fn decoder_that_panics_while_it_is_made_is_made_again() {
+    let attempts = AtomicU8::new(0);
+    let pool = Pool::with(1, move || {
+        assert!(attempts.fetch_add(1, Ordering::Relaxed) >= 2, "not yet");
+        Ok(Box::new(Parrot::default()))
+    });
+    // Once for the thread, once for this utterance.
+    let (_utterance, mut updates) = pool.begin();
+    assert!(matches!(last(&mut updates).await, Some(Update::Failed(PoolError::Panicked { .. }))));
+    let (utterance, mut updates) = pool.begin();
+    utterance.finish();
+    assert_eq!(text_of(last(&mut updates).await), "[]");
+}
+
+#[tokio::test]
+async fn failure_ends_one_utterance() {
+    let pool = parrots(1);
+    let (utterance, mut updates) = pool.begin();
+    utterance.push(vec![FAIL]).await.unwrap();
+    let update = last(&mut updates).await;
+    assert!(matches!(update, Some(Update::Failed(PoolError::Decoder(decoder::Error::Search)))), "{update:?}");
+    let (utterance, mut updates) = pool.begin();
+    utterance.finish();
+    assert_eq!(text_of(last(&mut updates).await), "[]");
+}
+
+#[tokio::test]
+async fn partials_come_once_each() {
+    let pool = parrots(1);
+    let (utterance, mut updates) = pool.begin();
+    for sample in [1, 1, 2] {
+        utterance.push(vec![sample]).await.unwrap();
+        if sample == 2 || matches!(updates.updates.len(), 0) && sample == 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+    utterance.finish();
+    let mut partials = Vec::new();
+    while let Some(Update::Partial(text)) = updates.next().await {
+        partials.push(text);
+    }
+    // How many were skipped depends on the threads; that none comes twice does not.
+    assert!(partials == ["1", "2"] || partials == ["1"] || partials == ["2"], "{partials:?}");
+}
+
+#[tokio::test]
+async fn slow_reader_gets_fewer_partials_and_the_end() {
+    let pool = parrots(1);
+    let (utterance, mut updates) = pool.begin();
+    for sample in 0..1_000 {
+        utterance.push(vec![sample]).await.unwrap();
+    }
+    utterance.finish();
+    let mut partials = 0;
+    let end = loop {
+        match updates.next().await {
+            Some(Update::Partial(_)) => partials += 1,
+            end => break end,
+        }
+    };
+    assert!(partials < UPDATES, "{partials}");
+    assert!(text_of(end).ends_with("998, 999]"));
+}
+
+#[tokio::test]
+async fn first_come_first_served() {
+    let pool = parrots(1);
+    let (holder, mut holder_updates) = pool.begin();
+    holder.push(vec![0]).await.unwrap();
+    assert!(matches!(holder_updates.next().await, Some(Update::Partial(_))));
+    let (order, mut served) = mpsc::channel(8);
+    for number in 0..8 {
+        let (utterance, mut updates) = pool.begin();
+        utterance.push(vec![number]).await.unwrap();
+        utterance.finish();
+        let order = order.clone();
+        thread::spawn(move || {
+            while let Some(update) = updates.blocking_next() {
+                if let Update::Final(hypothesis) = update {
+                    order.blocking_send(hypothesis.text).unwrap();
+                }
+            }
+        });
+    }
+    drop((holder, order));
+    let mut texts = Vec::new();
+    while let Some(text) = served.recv().await {
+        texts.push(text);
+    }
+    texts.sort();
+    assert_eq!(texts, (0..8).map(|number| format!("[{number}]")).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn too_many_utterances_are_told_so() {
+    let pool = parrots(1);
+    let (holder, mut holder_updates) = pool.begin();
+    holder.push(vec![0]).await.unwrap();
+    assert!(matches!(holder_updates.next().await, Some(Update::Partial(_))));
+    let mut waiting: Vec<_> = (0..MOST_WAITING).map(|_| pool.begin()).collect();
+    let (_utterance, mut updates) = pool.begin();
+    assert!(matches!(last(&mut updates).await, Some(Update::Failed(PoolError::Busy))));
+    // One that is given up makes room.
+    drop(waiting.pop());
+    let (utterance, mut updates) = pool.begin();
+    utterance.finish();
+    drop((waiting, holder));
+    assert_eq!(text_of(last(&mut updates).await), "[]");
+}
+
+#[tokio::test]
+async fn pool_ends_although_utterances_are_open() {
+    for is_closed in [true, false] {
+        let pool = parrots(1);
+        let (running, mut running_updates) = pool.begin();
+        running.push(vec![7]).await.unwrap();
+        assert!(matches!(running_updates.next().await, Some(Update::Partial(_))));
+        let (waiting, mut waiting_updates) = pool.begin();
+        if is_closed {
+            tokio::task::spawn_blocking(|| pool.close()).await.unwrap();
+        } else {
+            drop(pool);
+        }
+        for updates in [&mut running_updates, &mut waiting_updates] {
+            assert!(matches!(last(updates).await, Some(Update::Failed(PoolError::Closed))));
+        }
+        assert_eq!(running.push(vec![1]).await, Err(Ended));
+        assert_eq!(waiting.push(vec![1]).await, Err(Ended));
+    }
+}
+
+#[test]
+fn no_thread_is_started_before_it_is_needed() {
+    let pool = parrots(3);
+    let workers = || pool.shared.lock().workers.len();
+    assert_eq!(workers(), 0);
+    pool.warm_up();
+    pool.warm_up();
+    assert_eq!(workers(), 1);
+    let one_after_the_other = |number: i16| {
+        let (utterance, mut updates) = pool.begin();
+        utterance.try_push(vec![number]).unwrap();
+        utterance.finish();
+        while updates.blocking_next().is_some() {}
+    };
+    (0..5).for_each(one_after_the_other);
+    assert_eq!(workers(), 1);
+    let open: Vec<_> = (0..5).map(|_| pool.begin()).collect();
+    assert_eq!(workers(), 3);
+    drop(open);
+}
