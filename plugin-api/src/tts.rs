@@ -15,7 +15,8 @@ use antiphon_core::{
     event::{
         EventPayload,
         tts::{
-            TtsErrorEvent, TtsMetadataEvent, TtsSynthesisCompleteEvent, TtsSynthesisStartEvent, TtsWordsEvent,
+            TtsConnectedEvent, TtsDisconnectedEvent, TtsErrorEvent, TtsMetadataEvent,
+            TtsSynthesisCompleteEvent, TtsSynthesisStartEvent, TtsWordsEvent,
         },
         values::{AudioEncoding, WordTiming},
     },
@@ -184,7 +185,13 @@ impl<P: Tts> TtsV1 for Object<P> {
     fn open(&self, session_id: RStr<'_>, sink: SinkBox) -> TtsSessionBox {
         let context = context_of(&self.0, session_id, sink);
         let (plugin, over) = (Arc::clone(&self.0.plugin), context.clone());
-        let closed = async move { plugin.session_closed(over.session_id()).await };
+        let closed = async move {
+            plugin.session_closed(over.session_id()).await;
+            over.emit_last(0, TtsDisconnectedEvent { reason: None, clean: true }).await;
+        };
+        let up = context.clone();
+        // Ends with its one event, or with the session.
+        self.0.runtime.spawn(async move { up.emit_last(0, TtsConnectedEvent {}).await });
         let jobs = Jobs::new(self.0.runtime, context, closed);
         TtsSessionBox::from_value(Session { plugin: Arc::clone(&self.0.plugin), jobs }, TD_Opaque)
     }
@@ -280,6 +287,8 @@ pub const fn capability<P: Tts>() -> Capability<P> {
         kind: "tts",
         declare: |events: &mut EventDeclarations| {
             events
+                .declare::<TtsConnectedEvent>()
+                .declare::<TtsDisconnectedEvent>()
                 .declare::<TtsErrorEvent>()
                 .declare::<TtsMetadataEvent>()
                 .declare::<TtsSynthesisStartEvent>()

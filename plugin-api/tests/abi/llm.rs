@@ -1,3 +1,5 @@
+//! Language models: pieces, ends, errors, and silence afterwards.
+
 mod script;
 
 use antiphon_plugin_api::abi::{Outcome, Status, abi_stable::std_types::RSlice};

@@ -1,3 +1,5 @@
+//! What a plugin says of itself before it runs.
+
 use antiphon_core::{
     PluginBaseEvent,
     event::{Envelope, EventInfo, EventPayload, EventType, EventView, Overflow, Payload},
@@ -61,6 +63,8 @@ fn events_stand_in_the_manifest_as_they_were_declared() {
     assert_eq!(
         names,
         [
+            "tts.connected",
+            "tts.disconnected",
             "tts.error",
             "tts.metadata",
             "tts.synthesis.start",

@@ -11,14 +11,15 @@ use crate::{
 #[test]
 fn audio_waits_for_room_and_goes_on_when_there_is_some() {
     let session = tts::open(&start::<tts::Script>());
-    // Start, words, metadata, but no audio.
+    // Up, start, words, metadata, but no audio.
+    session.record.wait_for("tts.connected");
     session.record.set_room(Some(3));
     session.say(1, "one two");
     assert_eq!(session.record.waits_for_room(), OUTPUT_AUDIO);
     // A false alarm changes nothing.
     session.record.set_room(Some(0));
     assert_eq!(session.record.waits_for_room(), OUTPUT_AUDIO);
-    assert_eq!(session.record.outputs().len(), 3);
+    assert_eq!(session.record.outputs().len(), 4);
     session.record.set_room(None);
     assert_eq!(session.record.finished(1), Outcome::COMPLETED);
     assert_eq!(session.record.wait_for("tts.synthesis.complete")["total_audio_bytes"], 320);
@@ -27,6 +28,7 @@ fn audio_waits_for_room_and_goes_on_when_there_is_some() {
 #[test]
 fn speech_is_cancelled_while_it_waits_for_room_and_counts_what_was_taken() {
     let session = tts::open(&start::<tts::Script>());
+    session.record.wait_for("tts.connected");
     session.record.set_room(Some(5));
     session.say(1, "one two three");
     assert_eq!(session.record.waits_for_room(), OUTPUT_AUDIO);

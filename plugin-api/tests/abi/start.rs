@@ -1,3 +1,5 @@
+//! Settings, and starts that fail.
+
 use antiphon_plugin_api::prelude::{Llm, LlmReply, LlmRequest, Plugin, PluginContext, PluginError};
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -1,3 +1,5 @@
+//! Recognisers: one command after the other, whatever happens to one of them.
+
 use std::{future::pending, sync::Arc};
 
 use antiphon_core::AudioChunk;

@@ -1,3 +1,5 @@
+//! Synthesisers: format, audio, words and counts.
+
 use std::{
     future::pending,
     sync::{Arc, Mutex},
@@ -92,6 +94,7 @@ fn speech_comes_with_its_format_first_and_its_counts_last() {
     assert_eq!(
         record.said(),
         [
+            "tts.connected",
             "tts.synthesis.start",
             "tts.words",
             "tts.metadata",
@@ -169,6 +172,16 @@ fn a_clone_of_the_output_is_silent_once_its_request_has_ended() {
 #[test]
 fn a_request_that_cannot_be_read_is_refused() {
     let session = open(&start::<Script>());
+    session.record.wait_for("tts.connected");
     assert_eq!(session.session.synthesize(1, 0, RSlice::from_slice(b"\x80")), Status::REFUSED);
-    assert!(session.record.outputs().is_empty());
+    assert_eq!(session.record.said(), ["tts.connected"]);
+}
+
+#[test]
+fn a_synthesiser_says_when_it_is_up_and_when_it_is_gone() {
+    let session = open(&start::<Script>());
+    session.record.wait_for("tts.connected");
+    session.session.close(9);
+    assert_eq!(session.record.finished(9), Outcome::COMPLETED);
+    assert_eq!(session.record.said(), ["tts.connected", "tts.disconnected", "finished 9 COMPLETED"]);
 }

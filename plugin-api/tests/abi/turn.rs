@@ -1,3 +1,5 @@
+//! Turn detectors: audio is answered when all is said about it.
+
 use std::{sync::Arc, time::Duration};
 
 use antiphon_core::AudioChunk;

@@ -1,3 +1,5 @@
+//! Vision: pictures side by side.
+
 use std::{future::pending, sync::Arc};
 
 use antiphon_core::{

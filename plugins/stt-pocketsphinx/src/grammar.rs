@@ -78,10 +78,10 @@ pub enum GrammarError {
         /// Name of the rule.
         rule: String,
     },
-    /// Written out, with every rule where it is used, the grammar is too large.
+    /// Written out, with every rule where it is used, the grammar is too large or too deep.
     #[error(
-        "the grammar is too large: written out it has more than {LARGEST} words, or more than {DEEPEST} rules and parentheses \
-         within each other"
+        "the grammar is too large: written out it has more than {LARGEST} words, or more than {DEEPEST} \
+         rules and parentheses within each other"
     )]
     TooLarge,
 }

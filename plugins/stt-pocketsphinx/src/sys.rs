@@ -371,7 +371,9 @@ macro_rules! calls {
                         let name = stringify!($name);
                         // SAFETY: the types are those of the headers named at the top of this file, and
                         // `Flavor::find` tells their versions apart by functions that only one of them has.
-                        let symbol = unsafe { library.get::<unsafe extern "C" fn($($argument),*) $(-> $result)?>(name) };
+                        let symbol = unsafe {
+                            library.get::<unsafe extern "C" fn($($argument),*) $(-> $result)?>(name)
+                        };
                         *symbol.map_err(|source| LoadError::Symbol { library: path.to_owned(), symbol: name, source })?
                     },)*
                     $($more: <$kind>::find(library, path)?,)?
@@ -471,7 +473,13 @@ impl Flavor {
                 // SAFETY: `ps_args` returns the library's constant table; `arguments` holds `count` strings that
                 // end in NUL and outlive the call, which only reads them and copies the values.
                 let raw = unsafe {
-                    (calls.cmd_ln_parse_r)(ptr::null_mut(), (calls.ps_args)(), count, arguments.as_mut_ptr(), 1)
+                    (calls.cmd_ln_parse_r)(
+                        ptr::null_mut(),
+                        (calls.ps_args)(),
+                        count,
+                        arguments.as_mut_ptr(),
+                        1,
+                    )
                 };
                 NonNull::new(raw).ok_or(Refused)
             }

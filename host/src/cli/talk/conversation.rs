@@ -127,12 +127,15 @@ impl Run<'_> {
 
     /// Says which plugins the user has settings for that do not run, and that others take the place of.
     fn tell_replaced(&self, report: &mut RunReport) {
-        let is_wanted = |plugin: &&Plugin| {
-            plugin.state == PluginState::Failed && self.setup.settings(plugin).is_some()
-        };
+        let is_wanted =
+            |plugin: &&Plugin| plugin.state == PluginState::Failed && self.setup.settings(plugin).is_some();
         let agent = &self.setup.config.agent;
-        let stages =
-            [(Kind::Turn, &agent.turn), (Kind::Stt, &agent.stt), (Kind::Llm, &agent.llm), (Kind::Tts, &agent.tts)];
+        let stages = [
+            (Kind::Turn, &agent.turn),
+            (Kind::Stt, &agent.stt),
+            (Kind::Llm, &agent.llm),
+            (Kind::Tts, &agent.tts),
+        ];
         for plugin in self.host.plugins().iter().filter(is_wanted) {
             for (kind, named) in &stages {
                 let is_able = plugin.manifest.as_ref().is_some_and(|manifest| manifest.has(kind.as_str()));

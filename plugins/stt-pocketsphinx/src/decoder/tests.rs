@@ -135,33 +135,36 @@ fn nothing_said_is_nothing_understood() {
         decoder.start_utterance().unwrap();
         decoder.process(&[]).unwrap();
         assert_eq!(decoder.finish().unwrap(), Hypothesis::default());
-        for samples in [1, 159, 160, 410, 1_599, 3_200, 16_000, 32_000, 48_001] {
+        for samples in [1, 159, 160, 410, 3_200, 16_000] {
             hear(decoder, &vec![0; samples], 320);
             hear(decoder, &vec![i16::MIN; samples], 320);
             let square = (0..samples).map(|i| if i % 32 < 16 { i16::MAX } else { i16::MIN });
             hear(decoder, &square.collect::<Vec<_>>(), 320);
         }
-        assert_eq!(hear(decoder, &vec![0; 48_000], 320).text, "");
+        assert_eq!(hear(decoder, &vec![0; 32_001], 320).text, "");
     }
 }
 
 #[test]
 fn long_utterance_is_decoded_in_parts() {
     let mut decoder = decoder(&Settings::default());
-    let once: Vec<i16> = transcripts("librivox").iter().flat_map(|(name, _)| recording(name)).collect();
-    let samples = [&once[..], &once[..]].concat();
-    assert!(samples.len() > 45 * SAMPLE_RATE_HZ as usize);
-    let heard = hear(&mut decoder, &samples, 320);
+    let samples: Vec<i16> = transcripts("librivox").iter().flat_map(|(name, _)| recording(name)).collect();
+    decoder.start_utterance().unwrap();
+    decoder.process(&samples).unwrap();
+    let first_part = decoder.utterance.as_ref().unwrap().offset;
+    assert!((LONG_SEGMENT..LONGEST_SEGMENT).contains(&first_part), "no pause was found, {first_part}");
+    let heard = decoder.finish().unwrap();
     let said: Vec<String> = transcripts("librivox").into_iter().map(|(_, said)| said).collect();
-    let said = [said.join(" "), said.join(" ")].join(" ");
-    let errors = word_errors(&said, &heard.text);
-    println!("{errors} of {}: {}", said.split_whitespace().count(), heard.text);
-    assert!(errors * 100 <= said.split_whitespace().count() * 45);
+    let (errors, words) =
+        (word_errors(&said.join(" "), &heard.text), said.join(" ").split_whitespace().count());
+    assert!(errors * 100 <= words * 45, "{errors} of {words} words are wrong: {}", heard.text);
     check_times(&heard, samples.len());
-    assert!(heard.words[heard.words.len() - 1].start > Duration::from_secs(46));
+    let last = heard.words[heard.words.len() - 1].start;
+    assert!(last > Duration::from_secs(first_part / u64::from(SAMPLE_RATE_HZ) + 1), "{last:?}");
 }
 
 #[test]
+#[ignore = "slow: takes half a minute of processor time"]
 fn ten_minutes_do_no_harm() {
     let mut decoder = decoder(&with_grammar("goforward.gram"));
     let mut samples = recording("goforward.raw").repeat(220);
