@@ -1,7 +1,7 @@
 //! The whole system: the real program, real plugins, real libraries, and recordings of real people.
 //!
-//! One file per subject; each test is a claim about what a user sees. What they run was built before: `cargo xtask test`
-//! does it, `cargo build --workspace` is enough.
+//! One file per subject; each test is a claim about what a user sees. What they run was built before, by
+//! `cargo xtask test`, or by `cargo build --workspace` and `cargo build --package antiphon-host --examples`.
 //!
 //! Not here: how fast anything is (that is `cargo xtask bench`), and parts on their own (each crate tests its own).
 

@@ -26,7 +26,7 @@ use crate::{
     Clock, SessionId, SystemClock, TurnId,
     event::{
         CodecError, Envelope, EventPayload, EventRegistry, EventType, FromEvent, Payload, PluginBaseEvent,
-        Stamp, Stamped, values::HandlerInfo,
+        Stamp, Stamped, bus::ExceptionEvent, values::HandlerInfo,
     },
 };
 
@@ -395,19 +395,24 @@ impl EventBus {
         tokio::time::timeout(deadline, settled).await.is_ok()
     }
 
-    /// Ends all subscriptions after they have handled what waits for them; later ones end at once. May be called from
-    /// inside a handler, which then is not waited for, nor are other handlers that are in here too.
+    /// Ends all subscriptions after they have handled what waits for them, and last those that hear of failures, so that
+    /// what fails on the way out is told too; later ones end at once. May be called from inside a handler, which then is
+    /// not waited for, nor are other handlers that are in here too.
     ///
     /// # Cancel safety
     ///
     /// The end begins at the first poll; dropping the future only gives up the wait.
     pub async fn shutdown(&self) {
         lock(&self.inner.live).shut = true;
-        let mailboxes = self.live();
-        for mailbox in &mailboxes {
-            mailbox.close();
-        }
-        deliver::wait_for_end(&mailboxes).await;
+        let hears_of_failures =
+            |mailbox: &Arc<Mailbox>| mailbox.options.filter.wants(ExceptionEvent::event_type());
+        let (last, first): (Vec<_>, Vec<_>) = self.live().into_iter().partition(hears_of_failures);
+        // Dropped also when the wait is given up.
+        let closing_last = CloseOnDrop(&last);
+        drop(CloseOnDrop(&first));
+        deliver::wait_for_end(&first).await;
+        drop(closing_last);
+        deliver::wait_for_end(&last).await;
     }
 
     fn live(&self) -> Vec<Arc<Mailbox>> {
@@ -442,6 +447,15 @@ impl EventBus {
         }
         self.inner.interest_changed();
         mailbox
+    }
+}
+
+/// Mailboxes that take nothing any more from when this is dropped.
+struct CloseOnDrop<'a>(&'a [Arc<Mailbox>]);
+
+impl Drop for CloseOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|mailbox| mailbox.close());
     }
 }
 

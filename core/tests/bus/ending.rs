@@ -36,6 +36,34 @@ async fn a_shutdown_ends_what_is_being_subscribed_meanwhile() {
     }
 }
 
+#[tokio::test]
+async fn what_fails_during_a_shutdown_is_still_told() {
+    let bus = EventBus::new();
+    let (told, mut failures) = log();
+    bus.subscribe_with(
+        Arc::new(told),
+        async |told: Arc<tokio::sync::mpsc::UnboundedSender<String>>, event: Event<ExceptionEvent>| {
+            told.send(event.exc.message.clone())
+        },
+    )
+    .detach();
+    bus.subscribe(async |_: Event<NoteEvent>| Err(std::io::Error::other("too late"))).detach();
+    bus.emit(note(1));
+    within(bus.shutdown()).await;
+    assert_eq!(failures.so_far(), ["too late"]);
+}
+
+#[tokio::test]
+async fn a_shutdown_that_is_given_up_ends_everything_all_the_same() {
+    let bus = EventBus::new();
+    bus.subscribe(async |_: Event<NoteEvent>| pending::<()>().await).detach();
+    let mut failures = bus.stream::<Event<ExceptionEvent>>();
+    bus.emit(note(1));
+    let given_up = tokio::time::timeout(Duration::ZERO, bus.shutdown()).await;
+    assert!(given_up.is_err(), "a handler hangs");
+    assert!(within(failures.recv()).await.is_none());
+}
+
 #[tokio::test(start_paused = true)]
 async fn draining_waits_for_handlers_until_the_deadline() {
     let bus = EventBus::new();

@@ -182,7 +182,8 @@ async fn play(
 
 /// An output that panics has failed, and nothing else has.
 fn guarded(work: impl FnOnce() -> Result<(), OutputError>) -> Result<(), OutputError> {
-    let panicked = |panic: Box<dyn Any + Send>| OutputError::new(format!("it panicked: {}", panic_message(&*panic)));
+    let panicked =
+        |panic: Box<dyn Any + Send>| OutputError::new(format!("it panicked: {}", panic_message(&*panic)));
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panicked(panic)))
 }
 

@@ -85,7 +85,10 @@ impl PluginInstance {
                 LlmBox::NAME => drop(self.capability::<LlmBox>()?),
                 TtsBox::NAME => drop(self.capability::<TtsBox>()?),
                 VisionBox::NAME => drop(self.capability::<VisionBox>()?),
-                other => tracing::warn!(plugin = self.manifest.name, "this host has no use for the capability {other}"),
+                other => tracing::warn!(
+                    plugin = self.manifest.name,
+                    "this host has no use for the capability {other}"
+                ),
             }
         }
         Ok(())

@@ -188,15 +188,7 @@ pub(super) fn sink(
     let (to_agent, events_received) = mpsc::channel(EVENT_CAPACITY);
     let (audio, audio_received) = mpsc::channel(AUDIO_CAPACITY);
     let pending = Pending::default();
-    let sink = Sink {
-        session,
-        plugin,
-        events,
-        to_agent,
-        audio,
-        pending: pending.clone(),
-        runtime,
-    };
+    let sink = Sink { session, plugin, events, to_agent, audio, pending: pending.clone(), runtime };
     let received = Received { events: events_received, audio: audio_received };
     (SinkBox::from_value(sink, TD_Opaque), pending, received)
 }

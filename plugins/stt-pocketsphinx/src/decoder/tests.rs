@@ -1,3 +1,5 @@
+//! Decoders, with the real library and recordings of people.
+
 use super::*;
 use crate::testing::{decoder, library, recording, transcripts, with_grammar};
 

@@ -1,3 +1,5 @@
+//! The pool of decoders, with the real library.
+
 use super::*;
 use crate::testing::{library, recording, transcripts, with_grammar};
 
