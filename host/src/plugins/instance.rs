@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use antiphon_core::{EventBus, PluginBaseEvent, SessionBus, event::EventType};
+use antiphon_core::{EventBus, PluginBaseEvent, SessionBus};
 use antiphon_plugin_api::{
     PluginManifest,
     abi::{
@@ -24,7 +24,7 @@ use tokio::{runtime::Handle, sync::Notify};
 
 use super::{
     LlmSession, SttSession, TtsSession, TurnSession, VisionSession,
-    session::{NEEDED_BY_AGENT, PluginSessionError, Received, sink},
+    session::{PluginEvent, PluginSessionError, Received, sink},
 };
 use crate::loader::Library;
 
@@ -32,7 +32,7 @@ use crate::loader::Library;
 pub struct PluginInstance {
     manifest: PluginManifest,
     base: Arc<PluginBaseEvent>,
-    events: Arc<[Arc<EventType>]>,
+    events: Arc<[PluginEvent]>,
     plugin: PluginBox,
 }
 
@@ -60,7 +60,7 @@ impl PluginInstance {
                 }
             });
         }
-        let events: Arc<[Arc<EventType>]> = events.into();
+        let events: Arc<[PluginEvent]> = events.into_iter().map(PluginEvent::from).collect();
         let interest = watch_interest(bus, &events);
         let side = HostSide { name: manifest.name.clone(), interest };
         let host = HostBox::from_value(side, TD_Opaque);
@@ -196,15 +196,15 @@ impl fmt::Debug for PluginInstance {
 }
 
 /// Keeps the plugin's interest bits as the bus' subscriptions are.
-fn watch_interest(bus: &EventBus, events: &Arc<[Arc<EventType>]>) -> RArc<InterestV1> {
+fn watch_interest(bus: &EventBus, events: &Arc<[PluginEvent]>) -> RArc<InterestV1> {
     let interest = RArc::new(InterestV1::default());
     let update = {
         let (bus, events, interest) = (bus.downgrade(), Arc::clone(events), interest.clone());
         move || {
             let Some(bus) = bus.upgrade() else { return };
             let mut words = [0_u64; antiphon_plugin_api::abi::MAX_EVENT_TYPES / 64];
-            for (index, event) in events.iter().enumerate() {
-                if NEEDED_BY_AGENT.contains(&event.name()) || bus.is_wanted(event) {
+            for (index, PluginEvent { event, is_needed }) in events.iter().enumerate() {
+                if *is_needed || bus.is_wanted(event) {
                     words[index / 64] |= 1 << (index % 64);
                 }
             }

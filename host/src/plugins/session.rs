@@ -34,7 +34,7 @@ use tokio::{
 use uuid::Uuid;
 
 /// Events that the agent itself lives on: plugins send them whether or not anybody subscribes.
-pub(super) const NEEDED_BY_AGENT: [&str; 8] = [
+const NEEDED_BY_AGENT: [&str; 8] = [
     "turn.started",
     "turn.ended",
     "stt.transcript.utterance_final",
@@ -44,6 +44,21 @@ pub(super) const NEEDED_BY_AGENT: [&str; 8] = [
     "tts.words",
     "tts.error",
 ];
+
+/// An event type that a plugin declares.
+#[derive(Debug, Clone)]
+pub(super) struct PluginEvent {
+    pub(super) event: Arc<EventType>,
+    /// It is one of [`NEEDED_BY_AGENT`].
+    pub(super) is_needed: bool,
+}
+
+impl From<Arc<EventType>> for PluginEvent {
+    fn from(event: Arc<EventType>) -> Self {
+        let is_needed = NEEDED_BY_AGENT.contains(&event.name());
+        Self { event, is_needed }
+    }
+}
 
 /// Events that may wait for the agent.
 const EVENT_CAPACITY: usize = 1024;
@@ -172,7 +187,7 @@ impl Completion {
 struct Sink {
     session: SessionBus,
     plugin: Arc<PluginBaseEvent>,
-    events: Arc<[Arc<EventType>]>,
+    events: Arc<[PluginEvent]>,
     to_agent: mpsc::Sender<Arc<Envelope>>,
     audio: mpsc::Sender<Incoming>,
     pending: Pending,
@@ -182,7 +197,7 @@ struct Sink {
 pub(super) fn sink(
     session: SessionBus,
     plugin: Arc<PluginBaseEvent>,
-    events: Arc<[Arc<EventType>]>,
+    events: Arc<[PluginEvent]>,
     runtime: Handle,
 ) -> (SinkBox, Pending, Received) {
     let (to_agent, events_received) = mpsc::channel(EVENT_CAPACITY);
@@ -223,7 +238,8 @@ impl SinkV1 for Sink {
             tracing::error!(plugin = %self.plugin.plugin_name, index = header.type_index, "an event that is not in the manifest");
             return Status::REFUSED;
         };
-        let permit = match NEEDED_BY_AGENT.contains(&event.name()).then(|| self.to_agent.try_reserve()) {
+        let PluginEvent { event, is_needed } = event;
+        let permit = match is_needed.then(|| self.to_agent.try_reserve()) {
             Some(Ok(permit)) => Some(permit),
             Some(Err(mpsc::error::TrySendError::Full(()))) => return Status::FULL,
             // The agent has gone; the bus still wants what its subscribers want.
@@ -283,8 +299,8 @@ impl SinkV1 for Sink {
         self.runtime.spawn(async move {
             if output == OUTPUT_AUDIO {
                 drop(audio.reserve().await);
-            } else if let Some(event) = event {
-                if NEEDED_BY_AGENT.contains(&event.name()) {
+            } else if let Some(PluginEvent { event, is_needed }) = event {
+                if is_needed {
                     drop(to_agent.reserve().await);
                 }
                 session.wait_for_room(&event).await;
