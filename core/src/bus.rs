@@ -40,14 +40,16 @@ mod deliver;
 mod emit;
 mod handler;
 mod mailbox;
+mod session;
 mod stream;
 mod subscription;
 mod table;
 
 pub use self::{
-    emit::{Emitted, EventBus, PluginEmission, SessionBus, SubscriptionReport, TryEmitError, WeakEventBus},
+    emit::{Emitted, EventBus, SubscriptionReport, TryEmitError, WeakEventBus},
     handler::{Failure, HandlerFuture, HandlerOutput},
     mailbox::Stats,
+    session::{PluginEmission, SessionBus},
     stream::EventStream,
     subscription::{Subscription, SubscriptionBuilder},
 };

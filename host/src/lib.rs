@@ -15,7 +15,7 @@ pub mod media;
 pub mod plugins;
 
 pub use antiphon_core as core;
-pub use antiphon_plugin_api::{LlmRequest, TtsRequest};
+pub use antiphon_plugin_api::{LlmRequest, TtsRequest, abi::Outcome};
 
 pub use self::{
     agent::{Agent, AgentBuilder, AgentConfig, AgentError, AudioOutput, Discard, OutputError, Pace, Summary},

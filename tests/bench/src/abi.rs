@@ -14,7 +14,7 @@ use antiphon_core::{
     event::values::{Message, Role},
 };
 use antiphon_host::{
-    Host, Kind,
+    Host, Kind, Outcome,
     plugins::{LlmSession, PluginInstance, Received},
 };
 use anyhow::{Context, Result, ensure};
@@ -27,6 +27,9 @@ use crate::{
     cpu::{CpuTime, used},
     report::{Report, Row},
 };
+
+/// Time after which events that have not come count as lost.
+const HANG: Duration = Duration::from_secs(15);
 
 /// Measures and adds the rows.
 pub(crate) fn measure(args: &Args, report: &mut Report) -> Result<()> {
@@ -74,7 +77,9 @@ pub(crate) fn measure(args: &Args, report: &mut Report) -> Result<()> {
                 let begin = used();
                 runtime.block_on(async {
                     ask(&llm, order, count).await;
-                    counter.reached().await;
+                    if tokio::time::timeout(HANG, counter.reached()).await.is_err() {
+                        panic!("events of {order} got lost: {:?}", host.bus().subscriptions());
+                    }
                 });
                 used() - begin
             });
@@ -148,7 +153,8 @@ async fn ask(llm: &LlmSession, order: &str, count: u64) -> Duration {
         antiphon_host::LlmRequest { messages: vec![message], ..antiphon_host::LlmRequest::default() };
     let begin = used();
     let completion = llm.respond(Some(TurnId(1)), &request).await.expect("the plugin takes requests");
-    completion.finished().await;
+    let outcome = completion.finished().await;
+    assert_eq!(outcome, Outcome::COMPLETED, "the plugin obeys");
     used() - begin
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use antiphon_host::{
-    Agent, AgentConfig, AudioOutput, Host, OutputError, Pace,
+    Agent, AgentConfig, AudioOutput, Host, OutputError, Pace, PluginState,
     agent::Summary,
     core::{AudioChunk, BaseEvent, Event, EventBus, Subscription, event::Overflow},
     media::{AudioSource, RawFormat},
@@ -92,7 +92,7 @@ impl Setup {
     ///
     /// # Panics
     ///
-    /// When the agent does not start.
+    /// When a plugin or the agent does not start.
     #[track_caller]
     pub fn start(self) -> impl Future<Output = Conversation> {
         let caller = std::panic::Location::caller();
@@ -104,6 +104,11 @@ impl Setup {
                 host = host.set(plugin, key, value);
             }
             let host = host.start().await;
+            // Said at once, and not by whatever does not happen later.
+            for plugin in host.plugins() {
+                let error = plugin.error.as_deref().unwrap_or("it does not run");
+                assert!(plugin.state == PluginState::Started, "{caller}: {}: {error}", plugin.name);
+            }
             let spoken = Spoken::default();
             let output = output.unwrap_or_else(|| Box::new(spoken.clone()));
             let agent = host.agent().config(config).pace(pace).output(Boxed(output)).start().await;
