@@ -233,7 +233,8 @@ impl Agent {
         self.session.id()
     }
 
-    /// The session: its events, for subscriptions that end with it.
+    /// The session: its events, for subscriptions that end with it. Its first events may be out by now; subscribe on the
+    /// host's bus before the start to see them all.
     #[must_use]
     pub fn session(&self) -> &SessionBus {
         &self.session

@@ -27,6 +27,10 @@ const BATCH: usize = 16;
 /// delays nobody else for ever. What does not fit then is lost, and its loss is told.
 const STUCK_AFTER: Duration = Duration::from_secs(1);
 
+/// Looks in that time. A process that was stopped or starved for longer sees one of them late, not all: its handlers had
+/// no chance, and get one.
+const STUCK_CHECKS: u32 = 4;
+
 /// What a subscription is told when it is made.
 #[derive(Debug, Clone)]
 pub(super) struct Options {
@@ -260,13 +264,16 @@ impl Mailbox {
 
     /// Resolves when the queue is under its capacity, or closed, or its handler is stuck.
     pub(super) async fn wait_for_room(&self) {
+        let mut idle_checks = 0;
         loop {
             let progress = self.progress.load(Ordering::Relaxed);
             let room = wait_until(&self.room, || self.has_room());
-            if tokio::time::timeout(STUCK_AFTER, room).await.is_ok() {
+            if tokio::time::timeout(STUCK_AFTER / STUCK_CHECKS, room).await.is_ok() {
                 return;
             }
-            if self.progress.load(Ordering::Relaxed) == progress {
+            idle_checks = if self.progress.load(Ordering::Relaxed) == progress { idle_checks + 1 } else { 0 };
+            if idle_checks == STUCK_CHECKS {
+                idle_checks = 0;
                 self.stuck.store(true, Ordering::Relaxed);
                 self.room.notify_waiters();
                 let (handler, location) = (&self.options.name, self.options.location.to_string());

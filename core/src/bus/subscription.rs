@@ -128,7 +128,9 @@ impl SubscriptionBuilder {
     }
 }
 
-/// A running subscription; dropping it ends it. It is no handle on the bus, nor on a session: when the last of those is
+/// A running subscription; dropping it ends it after the call that is running.
+///
+/// It is no handle on the bus, nor on a session: when the last of those is
 /// dropped, it ends too.
 #[derive(Debug)]
 #[must_use = "the subscription ends when this is dropped: keep it, or `detach()` it"]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use jsonschema::{ValidationError, error::ValidationErrorKind};
 use serde_json::{Map, Value};
 
 use crate::config::similar;
@@ -70,7 +71,7 @@ pub(super) fn check(
                 let field = error.instance_path().to_string().trim_start_matches('/').replace('/', ".");
                 // Unknown fields are named above, with a suggestion.
                 if !field.is_empty() {
-                    problems.push(SettingsProblem { field, message: error.to_string(), suggestion: None });
+                    problems.push(SettingsProblem { field, message: explain(&error), suggestion: None });
                 } else if problems.is_empty() {
                     problems.push(SettingsProblem {
                         field: "settings".into(),
@@ -86,6 +87,13 @@ pub(super) fn check(
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(SettingsError { plugin: plugin.to_owned(), problems }) }
+}
+
+/// What was expected and what was found. jsonschema's own text leaves out all but two of the choices.
+fn explain(error: &ValidationError<'_>) -> String {
+    let ValidationErrorKind::Enum { options } = error.kind() else { return error.to_string() };
+    let choices: Vec<String> = options.as_array().into_iter().flatten().map(Value::to_string).collect();
+    format!("{} is not one of {}", error.instance(), choices.join(", "))
 }
 
 #[cfg(test)]
@@ -105,5 +113,14 @@ mod tests {
         assert_eq!(error.problems[0].suggestion.as_deref(), Some("threshold"));
         assert_eq!(error.problems[1].field, "voice");
         assert!(check("tts-x", &schema, &Map::new()).is_ok());
+    }
+
+    #[test]
+    fn all_choices_are_named() {
+        let schema = serde_json::json!({ "properties": { "voice": { "enum": ["a", "b", "c", "d"] } } });
+        let settings = serde_json::json!({ "voice": "e" });
+        let error =
+            check("tts-x", &schema, settings.as_object().expect("an object")).expect_err("no such voice");
+        assert_eq!(error.problems[0].message, r#""e" is not one of "a", "b", "c", "d""#);
     }
 }
