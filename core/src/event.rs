@@ -28,7 +28,7 @@ pub mod vision;
 pub use antiphon_derive::{Event, EventUnion};
 
 pub use self::{
-    base::{BaseEvent, EventName, Participant, PluginBaseEvent},
+    base::{BaseEvent, EventName, Participant, PluginBaseEvent, STAMPED_FIELDS},
     envelope::{Envelope, Opaque, Stamp},
     filter::{Event, Filter, FromEvent},
     info::{BASE_EVENT, EventInfo, EventPayload, EventView, Overflow, PLUGIN_BASE_EVENT, Payload},

@@ -7,7 +7,8 @@ use syn::{
     spanned::Spanned,
 };
 
-/// What `BaseEvent` and `PluginBaseEvent` have on the wire; a payload's field of that name would be overwritten.
+/// What `BaseEvent` and `PluginBaseEvent` have on the wire; a payload's field of that name would be overwritten. The same
+/// as `antiphon_core::event::STAMPED_FIELDS`.
 const STAMPED: [&str; 13] = [
     "type",
     "event_id",

@@ -179,3 +179,41 @@ pub struct PluginBaseEvent {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plugin_instance: Option<Arc<str>>,
 }
+
+/// The wire names of the fields of [`BaseEvent`] and [`PluginBaseEvent`], which payloads do not have.
+///
+/// `derive(Event)` has the same list, because a macro's crate cannot see this one.
+pub const STAMPED_FIELDS: [&str; 13] = [
+    "type",
+    "event_id",
+    "timestamp",
+    "session_id",
+    "seq",
+    "turn_id",
+    "causation_id",
+    "participant",
+    "user_metadata",
+    "mono_ns",
+    "plugin_name",
+    "plugin_version",
+    "plugin_instance",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stamped_fields_are_those_of_the_two_bases() {
+        let fields = |schema: Schema| {
+            let properties = schema.to_value()["properties"].as_object().cloned().unwrap_or_default();
+            properties.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        let mut all = fields(schemars::schema_for!(BaseEvent));
+        all.extend(fields(schemars::schema_for!(PluginBaseEvent)));
+        all.sort();
+        let mut stamped = STAMPED_FIELDS.map(str::to_owned).to_vec();
+        stamped.sort();
+        assert_eq!(all, stamped);
+    }
+}

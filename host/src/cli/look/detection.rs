@@ -2,32 +2,18 @@
 
 use std::fmt::Write as _;
 
+use antiphon_core::event::STAMPED_FIELDS;
 use serde_json::{Map, Value};
 
 use crate::cli::output::{Ink, Style, clean, count, milliseconds};
 
-/// Fields that every plugin event has, or that the text says already.
-const KNOWN_FIELDS: [&str; 19] = [
-    "type",
-    "event_id",
-    "timestamp",
-    "session_id",
-    "seq",
-    "turn_id",
-    "causation_id",
-    "participant",
-    "user_metadata",
-    "mono_ns",
-    "plugin_name",
-    "plugin_version",
-    "plugin_instance",
-    "model_id",
-    "inference_time_ms",
-    "detection_count",
-    "image_width",
-    "image_height",
-    "frame_sequence",
-];
+/// Fields that the text says already, besides the stamped ones.
+const TOLD_FIELDS: [&str; 6] =
+    ["model_id", "inference_time_ms", "detection_count", "image_width", "image_height", "frame_sequence"];
+
+fn is_told(field: &str) -> bool {
+    STAMPED_FIELDS.contains(&field) || TOLD_FIELDS.contains(&field)
+}
 
 /// Fields that say what an object is, the best one first.
 const LABELS: [&str; 4] = ["text", "label", "name", "class"];
@@ -47,8 +33,7 @@ pub(super) fn to_text(event: &Value, style: Style) -> String {
     let mut text = format!("  {found}{took}  {by}\n");
     let empty = Map::new();
     let fields = event.as_object().unwrap_or(&empty);
-    let own =
-        || fields.iter().filter(|(key, value)| !KNOWN_FIELDS.contains(&key.as_str()) && !value.is_null());
+    let own = || fields.iter().filter(|(key, value)| !is_told(key) && !value.is_null());
     let is_empty = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
     let plain = own().filter(|(_, value)| !is_list_of_objects(value) && !is_empty(value));
     let plain: Vec<String> = plain.map(pair).collect();

@@ -8,7 +8,7 @@ use std::{
 use antiphon_core::{
     BaseEvent, Event, EventBus, SessionId, Subscription,
     event::{
-        Overflow,
+        Overflow, STAMPED_FIELDS,
         agent::{AgentReadyEvent, AgentTranscriptEvent, TurnMetricsEvent, UserTranscriptEvent},
         audio::{AudioCaptureStartEvent, AudioPlaybackEndEvent, AudioPlaybackStartEvent},
         llm::{LlmRequestStartedEvent, LlmResponseDeltaEvent, LlmResponseFinalEvent},
@@ -55,23 +55,6 @@ const SHOWN: [&str; 26] = [
     "turn.*",
     "vad.*",
     "session.closed",
-];
-
-/// Fields that every event has, which the columns show already.
-const BASE_FIELDS: [&str; 13] = [
-    "type",
-    "event_id",
-    "timestamp",
-    "session_id",
-    "seq",
-    "turn_id",
-    "causation_id",
-    "participant",
-    "user_metadata",
-    "mono_ns",
-    "plugin_name",
-    "plugin_version",
-    "plugin_instance",
 ];
 
 /// Prints what happens on a bus.
@@ -264,7 +247,7 @@ fn described(event: &Event<BaseEvent>) -> (Ink, String) {
         );
     }
     let own =
-        fields.as_object().into_iter().flatten().filter(|(key, _)| !BASE_FIELDS.contains(&key.as_str()));
+        fields.as_object().into_iter().flatten().filter(|(key, _)| !STAMPED_FIELDS.contains(&key.as_str()));
     let pair = |(key, value): (&String, &Value)| match value {
         Value::String(text) if !text.contains(' ') => format!("{key}={text}"),
         _ => format!("{key}={value}"),
