@@ -36,20 +36,40 @@
 //! # }
 //! ```
 
+mod api;
+mod bell;
+mod current;
 mod deliver;
 mod emit;
+mod event_bus;
 mod handler;
+mod interest;
+mod json;
 mod mailbox;
+mod queue;
+mod ready;
+mod scope;
 mod session;
+mod settle;
+mod shards;
 mod stream;
 mod subscription;
-mod table;
+mod sync;
+mod watchdog;
 
 pub use self::{
-    emit::{Emitted, EventBus, SubscriptionReport, TryEmitError, WeakEventBus},
+    emit::Emitted,
+    event_bus::{EventBus, InterestWatch, SubscriptionReport, WeakEventBus},
     handler::{Failure, HandlerFuture, HandlerOutput},
+    json::{EmitJsonError, UnknownType},
     mailbox::Stats,
-    session::{PluginEmission, SessionBus},
+    session::{PluginEmission, SessionBus, TryEmitError, WeakSessionBus},
+    settle::Settled,
     stream::EventStream,
-    subscription::{Subscription, SubscriptionBuilder},
+    subscription::{Subscription, SubscriptionBuilder, WaitError},
 };
+
+/// Locks. Nothing under a lock of the bus panics, so a poisoned lock guards nothing that is broken.
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

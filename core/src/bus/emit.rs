@@ -1,74 +1,60 @@
-//! The bus: accepting events, stamping them, and putting them into mailboxes.
-//!
-//! Not here: what a session adds (`session.rs`).
+//! Accepting events: stamping them, and putting them into mailboxes.
 
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
-use tokio::{runtime::Handle, sync::Notify};
+use tokio::runtime::Handle;
 
 use super::{
+    current,
     deliver,
-    mailbox::{Mailbox, Options, Patience, Pushed, Stats, wait_until},
-    session::SessionBus,
-    stream::EventStream,
-    subscription::{Subscription, SubscriptionBuilder},
-    table::{Receivers, Table},
+    interest::Interest,
+    lock,
+    mailbox::{Delivery, Entry, Mailbox, Options, Patience},
+    queue::Ring,
+    scope::{Route, Scope},
+    settle::{Pending, Settled},
+    shards::Shards,
+    subscription::Work,
 };
 use crate::{
-    Clock, SessionId, SystemClock,
+    Clock, SessionId,
     event::{
-        CodecError, Envelope, EventPayload, EventRegistry, EventType, FromEvent, Payload, Stamp, Stamped,
-        bus::ExceptionEvent, values::HandlerInfo,
+        Envelope, EventName, EventPayload, EventRegistry, EventType, Payload, Stamp, Stamped,
+        bus::ManyListenersEvent,
     },
 };
 
-/// The bus of one host. Clones are handles on the same bus.
-#[derive(Clone)]
-pub struct EventBus {
-    inner: Arc<Inner>,
-}
+/// Subscriptions of one type in one scope above which some were probably forgotten: ten times what a large program has.
+const MANY_LISTENERS: usize = 100;
 
-type Watcher = Arc<dyn Fn() + Send + Sync>;
-
+/// What all handles on a bus share.
 pub(super) struct Inner {
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) runtime: Handle,
-    registry: Arc<EventRegistry>,
-    host: Scope,
+    pub(super) registry: Arc<EventRegistry>,
+    pub(super) host: Scope,
     sessions: Mutex<HashMap<SessionId, Weak<Scope>>>,
     next_subscription: AtomicU64,
     live: Mutex<Live>,
-    watchers: Mutex<Vec<Watcher>>,
-    /// Rung whenever a subscription has worked off what it had in hand, or given up what it had.
-    pub(super) settled: Notify,
+    pub(super) interest: Interest,
+    pub(super) shards: Arc<Shards>,
+    /// Some subscription computes keys, so that each emitter has to ask.
+    has_keys: AtomicBool,
 }
 
-/// The subscriptions whose task or stream still exists, also when they are on no table any more.
-#[derive(Debug, Default)]
+/// The subscriptions that are not over yet, also when they are on no table any more.
+#[derive(Default)]
 struct Live {
     mailboxes: BTreeMap<u64, Arc<Mailbox>>,
     /// The bus takes no subscriptions any more.
     shut: bool,
-}
-
-/// The host, or one session: its own order, and subscriptions that end with it.
-#[derive(Debug)]
-pub(super) struct Scope {
-    pub(super) session_id: Option<SessionId>,
-    /// Where the session is listed; nowhere for the host.
-    bus: Weak<Inner>,
-    seq: Mutex<u64>,
-    pub(super) table: Table,
 }
 
 /// What became of an emitted event.
@@ -81,444 +67,366 @@ pub struct Emitted {
     pub lost: usize,
 }
 
-/// Why an event was not accepted.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TryEmitError {
-    /// A subscription that must not lose events is full; try again after [`SessionBus::wait_for_room`].
-    #[error("a subscription that waits is full")]
-    Full,
-    /// The payload does not fit the event type.
-    #[error(transparent)]
-    Codec(#[from] CodecError),
+/// How an event is emitted.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Manner<'a> {
+    pub(super) patience: Patience,
+    /// Build it even if nobody wants it.
+    pub(super) always: bool,
+    /// When it happened, if the emitter knows better.
+    pub(super) timestamp: Option<DateTime<Utc>>,
+    /// Who waits until all handlers are done with it.
+    pub(super) pending: Option<&'a Arc<Pending>>,
 }
 
+/// An event that was accepted.
 pub(super) struct Dispatched {
     pub(super) envelope: Arc<Envelope>,
     pub(super) lost: usize,
-    crowded: Vec<Arc<Mailbox>>,
+    /// Subscriptions that have no room for the next.
+    pub(super) crowded: Vec<Arc<Mailbox>>,
 }
 
-impl EventBus {
-    /// A bus on the current tokio runtime, with the machine's clock.
-    ///
-    /// # Panics
-    ///
-    /// Outside of a tokio runtime; [`EventBus::with`] takes one.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::with(Handle::current(), Arc::new(SystemClock::new()))
+impl From<Option<Dispatched>> for Emitted {
+    fn from(dispatched: Option<Dispatched>) -> Self {
+        match dispatched {
+            Some(Dispatched { envelope, lost, .. }) => Self { envelope: Some(envelope), lost },
+            None => Self::default(),
+        }
     }
+}
 
-    /// A bus whose handlers run on `runtime` and whose events are stamped by `clock`.
-    #[must_use]
-    pub fn with(runtime: Handle, clock: Arc<dyn Clock>) -> Self {
-        let inner = Inner {
-            clock,
-            runtime,
+/// What is left to do for an event when the lock of its scope is released.
+#[derive(Default)]
+struct Aftermath {
+    ready: Vec<Arc<Mailbox>>,
+    readers: Vec<std::task::Waker>,
+    crowded: Vec<Arc<Mailbox>>,
+    losers: Vec<Arc<Mailbox>>,
+    /// Their destructors are not ours.
+    spare: Vec<Entry>,
+    ticketed: Vec<Arc<Mailbox>>,
+}
+
+impl Inner {
+    pub(super) fn new(runtime: Handle, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new_cyclic(|bus| Self {
             registry: Arc::new(EventRegistry::with_catalogue()),
             host: Scope::new(None, Weak::new()),
             sessions: Mutex::default(),
             next_subscription: AtomicU64::new(1),
             live: Mutex::default(),
-            watchers: Mutex::default(),
-            settled: Notify::new(),
-        };
-        Self { inner: Arc::new(inner) }
+            interest: Interest::new(),
+            shards: Arc::new(Shards::new(runtime, Arc::clone(&clock), Weak::clone(bus))),
+            has_keys: AtomicBool::new(false),
+            clock,
+        })
     }
 
-    pub(super) fn from_inner(inner: Arc<Inner>) -> Self {
-        Self { inner }
-    }
-
-    pub(super) fn weak_inner(&self) -> Weak<Inner> {
-        Arc::downgrade(&self.inner)
-    }
-
-    pub(super) fn runtime(&self) -> &Handle {
-        &self.inner.runtime
-    }
-
-    /// A handle that does not keep the bus alive.
-    #[must_use]
-    pub fn downgrade(&self) -> WeakEventBus {
-        WeakEventBus(Arc::downgrade(&self.inner))
-    }
-
-    /// The event types that this host knows.
-    #[must_use]
-    pub fn registry(&self) -> &Arc<EventRegistry> {
-        &self.inner.registry
-    }
-
-    /// The clock that stamps the events.
-    #[must_use]
-    pub fn clock(&self) -> &Arc<dyn Clock> {
-        &self.inner.clock
-    }
-
-    /// Opens a session with a fresh id. It ends when it is closed, or when its last handle is dropped; a handler that
-    /// holds one keeps it open.
-    #[must_use]
-    pub fn open_session(&self) -> SessionBus {
-        let now = self.inner.clock.now();
-        let session_id = SessionId(self.inner.clock.uuid(now));
-        let scope = Arc::new(Scope::new(Some(session_id), Arc::downgrade(&self.inner)));
-        lock(&self.inner.sessions).insert(session_id, Arc::downgrade(&scope));
-        SessionBus { bus: self.clone(), scope }
-    }
-
-    /// Emits an event of the host itself with what the emitter knows beside it, and tells what became of it.
-    pub fn emit_with<T: EventPayload>(&self, event: T, stamp: Stamp) -> Emitted {
-        match self.emit_typed(&self.inner.host, event, stamp, Patience::None) {
-            Some(dispatched) => Emitted { envelope: Some(dispatched.envelope), lost: dispatched.lost },
-            None => Emitted::default(),
-        }
-    }
-
-    /// Emits an event of the host itself. Never waits: a full subscription loses it, or an older event, and is told.
-    pub fn emit<T: EventPayload>(&self, event: T) {
-        let _ = self.emit_typed(&self.inner.host, event, Stamp::default(), Patience::None);
-    }
-
-    /// Emits an event of the host itself, and waits until the subscriptions that must not lose events have room again.
-    /// Inside a handler it does not wait: handlers that wait for each other would never end.
-    ///
-    /// # Cancel safety
-    ///
-    /// The event is delivered at the first poll, unless more emitters wait than a queue has room for; then it is their
-    /// turn first. Dropping the future afterwards only gives up the wait, before that the event.
-    pub async fn emit_wait<T: EventPayload>(&self, event: T) {
-        self.emit_patiently(&self.inner.host, event, Stamp::default()).await;
-    }
-
-    pub(super) async fn emit_patiently<T: EventPayload>(&self, scope: &Scope, event: T, stamp: Stamp) {
-        if deliver::handling().is_some() {
-            let _ = self.emit_typed(scope, event, stamp, Patience::Handler);
-            return;
-        }
-        let event_type = T::event_type();
-        let mut receivers = self.receivers(scope, event_type);
-        while let Some(full) = receivers.find_full(event_type, Mailbox::is_overfull) {
-            full.wait_for_room().await;
-            receivers = self.receivers(scope, event_type);
-        }
-        let build = || Ok(Box::new(event) as Box<dyn Payload>);
-        let dispatched =
-            self.dispatch(scope, event_type, &receivers, false, None, stamp, Patience::Waits, build);
-        for crowded in built(dispatched).map(|dispatched| dispatched.crowded).unwrap_or_default() {
-            crowded.wait_for_room().await;
-        }
-    }
-
-    pub(super) fn receivers(&self, scope: &Scope, event: &EventType) -> Receivers {
-        Receivers {
-            of_host: self.inner.host.table.route(event),
-            of_session: scope.session_id.map(|_| scope.table.route(event)),
-        }
-    }
-
-    /// Emits into a session by id; into the host's scope if the session has ended.
-    pub(super) fn emit_in<T: EventPayload>(&self, session_id: Option<SessionId>, event: T, stamp: Stamp) {
-        let scope = session_id.and_then(|id| lock(&self.inner.sessions).get(&id).and_then(Weak::upgrade));
-        let _ = self.emit_typed(scope.as_deref().unwrap_or(&self.inner.host), event, stamp, Patience::None);
-    }
-
+    /// Emits a value of a type that the program knows.
+    #[inline]
     pub(super) fn emit_typed<T: EventPayload>(
         &self,
         scope: &Scope,
         event: T,
         stamp: Stamp,
-        patience: Patience,
+        manner: Manner<'_>,
     ) -> Option<Dispatched> {
-        let receivers = self.receivers(scope, T::event_type());
-        let build = || Ok(Box::new(event) as Box<dyn Payload>);
-        built(self.dispatch(scope, T::event_type(), &receivers, false, None, stamp, patience, build))
+        if self.interest.is_unwanted(T::event_type()) {
+            return None;
+        }
+        self.emit(scope, T::event_type(), event, stamp, manner)
     }
 
-    /// The one way of every event to its receivers: build, stamp, queue, and ring, in this order.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "private, and each caller has its own values for all of them"
-    )]
-    pub(super) fn dispatch(
+    /// The one way of every event to its receivers. `None` when there are none.
+    pub(super) fn emit<P: Payload>(
         &self,
         scope: &Scope,
         event: &EventType,
-        receivers: &Receivers,
-        always: bool,
-        timestamp: Option<DateTime<Utc>>,
+        payload: P,
         mut stamp: Stamp,
-        patience: Patience,
-        payload: impl FnOnce() -> Result<Box<dyn Payload>, CodecError>,
-    ) -> Result<Option<Dispatched>, CodecError> {
-        if !always && receivers.is_empty() {
-            return Ok(None);
-        }
-        let payload = payload()?;
-        if let Some(handling) = deliver::handling() {
+        manner: Manner<'_>,
+    ) -> Option<Dispatched> {
+        if let Some(handling) = current::handling() {
             stamp.causation_id = stamp.causation_id.or(Some(handling.event_id));
             stamp.turn_id = stamp.turn_id.or(handling.turn_id);
         }
-        let now = self.inner.clock.now();
-        let mut stamped = Stamped {
+        let now = self.clock.now();
+        let stamped = Stamped {
             event_type: event.event_name().clone(),
-            event_id: self.inner.clock.uuid(now),
-            timestamp: timestamp.map_or(now.utc, |time| time.min(now.utc)),
+            event_id: self.clock.uuid(now),
+            timestamp: manner.timestamp.map_or(now.utc, |time| time.min(now.utc)),
             session_id: scope.session_id,
-            seq: 0,
             mono_ns: now.mono_ns,
         };
-        let (mut crowded, mut losses) = (Vec::new(), Vec::new());
-        // The lock makes the order of `seq` the order of every queue. Nothing under it runs user code.
-        let mut seq = lock(&scope.seq);
+        self.dispatch(scope, event, Arc::new(Envelope::new(stamped, stamp, payload)), manner)
+    }
+
+    /// Numbers an event and queues it under one lock, so that the order of `seq` is the order of every queue. Nothing under
+    /// the lock runs user code; what does comes afterwards.
+    fn dispatch(
+        &self,
+        scope: &Scope,
+        event: &EventType,
+        mut envelope: Arc<Envelope>,
+        manner: Manner<'_>,
+    ) -> Option<Dispatched> {
+        let keys = if self.has_keys.load(Ordering::Relaxed) { self.keys(scope, event, &envelope) } else { Vec::new() };
+        let mut after = Aftermath::default();
+        let mut order = lock(&scope.order);
+        let (route, seq, stale) = order.route(scope, &self.host, event);
+        if (route.is_empty() && !manner.always) || self.interest.is_muted(event) {
+            let route = Arc::clone(route);
+            drop(order);
+            route.mailboxes().for_each(|mailbox| mailbox.count_muted());
+            drop((stale, envelope));
+            return None;
+        }
+        let special = (!route.taps.is_empty() || route.receivers.len() > MANY_LISTENERS).then(|| Arc::clone(route));
+        Arc::get_mut(&mut envelope).expect("nobody else has it yet").number(*seq + 1);
         *seq += 1;
-        stamped.seq = *seq;
-        let envelope = Arc::new(Envelope::new(stamped, stamp, payload));
-        for mailbox in receivers.iter() {
-            match mailbox.push(&envelope, mailbox.overflow(event), patience) {
-                Pushed::Queued | Pushed::Closed => {}
-                Pushed::Crowded => crowded.push(Arc::clone(mailbox)),
-                lost @ Pushed::Lost { .. } => losses.push(lost),
+        for receiver in &route.receivers {
+            let mailbox = &receiver.mailbox;
+            let key = keys.iter().find(|(id, _)| *id == mailbox.id).map(|(_, key)| *key);
+            let pending = manner.pending.filter(|_| mailbox.queue.has_workers() && !mailbox.is_settling());
+            let entry = Entry::new(&envelope, pending, key);
+            let (delivery, ring) = mailbox.push(entry, receiver.overflow, manner.patience);
+            after.note(mailbox, delivery, ring);
+            if pending.is_some() {
+                after.ticketed.push(Arc::clone(mailbox));
             }
         }
-        drop(seq);
-        for mailbox in receivers.iter() {
-            mailbox.items.notify_one();
-        }
-        if !losses.is_empty() {
-            for mailbox in receivers.iter() {
-                // It may have been disconnected, which ends the wait for room.
-                mailbox.room.notify_waiters();
-                if mailbox.begins_to_lag() {
-                    deliver::report_lag(&self.weak_inner(), mailbox);
-                }
+        drop(order);
+        drop(stale);
+        let Aftermath { ready, readers, crowded, losers, spare, ticketed } = after;
+        for mailbox in &ticketed {
+            // It may have begun to wait in the meantime, perhaps for this very emitter.
+            if mailbox.is_settling() {
+                mailbox.release_tickets();
             }
         }
-        Ok(Some(Dispatched { envelope, lost: losses.len(), crowded }))
+        if !ready.is_empty() {
+            self.shards.schedule(ready);
+        }
+        readers.into_iter().for_each(std::task::Waker::wake);
+        for tap in special.iter().flat_map(|route| &route.taps) {
+            tap.look(&envelope);
+        }
+        let lost = losers.len();
+        for mailbox in &losers {
+            // It may have been disconnected, which ends the wait for room.
+            mailbox.bell.ring();
+            if mailbox.begins_to_lag() {
+                deliver::report_lag(mailbox);
+            }
+        }
+        drop(spare);
+        if let Some(route) = special.filter(|route| route.receivers.len() > MANY_LISTENERS)
+            && self.interest.begins_to_crowd(event)
+        {
+            self.warn_of_many(scope, event, &route);
+        }
+        self.shards.help_if_late(envelope.base().mono_ns);
+        Some(Dispatched { envelope, lost, crowded })
     }
 
-    /// Subscribes an async function or closure to what its argument says: one event type, a union, a base type.
-    ///
-    /// The subscription sees the events of all sessions and of the host. It ends when the returned guard is dropped.
-    #[track_caller]
-    pub fn subscribe<F, H, Fut>(&self, handler: H) -> Subscription
-    where
-        F: FromEvent,
-        H: Fn(F) -> Fut + Send + Sync + 'static, // `async move` that captures: see `subscribe_with`
-        Fut: super::HandlerFuture + Send + 'static,
-        Fut::Output: super::HandlerOutput,
-    {
-        self.subscription().subscribe(handler)
+    /// What makes the event stand for others, by subscription. User code, so not under the lock.
+    fn keys(&self, scope: &Scope, event: &EventType, envelope: &Envelope) -> Vec<(u64, u64)> {
+        let route = scope.route(&self.host, event);
+        let key = |mailbox: &Arc<Mailbox>| Some((mailbox.id, mailbox.options.key.as_ref()?(envelope)?));
+        route.mailboxes().filter_map(key).collect()
     }
 
-    /// Subscribes a handler that shares state, for closures that would capture (an `async move` closure that captures
-    /// cannot be called twice at a time, so it is no handler).
-    #[track_caller]
-    pub fn subscribe_with<S, F, H, Fut>(&self, state: Arc<S>, handler: H) -> Subscription
-    where
-        S: Send + Sync + 'static,
-        F: FromEvent,
-        H: Fn(Arc<S>, F) -> Fut + Send + Sync + 'static,
-        Fut: super::HandlerFuture + Send + 'static,
-        Fut::Output: super::HandlerOutput,
-    {
-        self.subscription().subscribe_with(state, handler)
+    #[cold]
+    fn warn_of_many(&self, scope: &Scope, event: &EventType, route: &Route) {
+        let listeners = route.receivers.len() as u64;
+        tracing::warn!(event = event.name(), listeners, "very many subscriptions: are some forgotten?");
+        let warning = ManyListenersEvent { event_type: event.name().to_owned(), listeners };
+        let _ = self.emit_typed(scope, warning, Stamp::default(), Manner::default());
     }
 
-    /// Begins a subscription that is not all defaults: name, patterns, capacity, overflow, timeout.
-    #[track_caller]
-    pub fn subscription(&self) -> SubscriptionBuilder {
-        SubscriptionBuilder::new(self.clone(), None)
+    /// Emits into a session by id; into the host's scope if the session has ended.
+    pub(super) fn emit_in<T: EventPayload>(&self, session_id: Option<SessionId>, event: T, stamp: Stamp) {
+        let scope = session_id.and_then(|id| lock(&self.sessions).get(&id).and_then(Weak::upgrade));
+        let _ = self.emit_typed(scope.as_deref().unwrap_or(&self.host), event, stamp, Manner::default());
     }
 
-    /// The events as a stream, for code that would rather pull.
-    #[track_caller]
-    #[must_use]
-    pub fn stream<F: FromEvent>(&self) -> EventStream<F> {
-        self.subscription().stream()
+    /// Emits, and waits for room afterwards; before it only while a queue holds twice its capacity. Inside a handler it does
+    /// not wait.
+    pub(super) async fn emit_patiently<T: EventPayload>(&self, scope: &Scope, event: T, stamp: Stamp) {
+        if current::handling().is_some() {
+            let manner = Manner { patience: Patience::Handler, ..Manner::default() };
+            let _ = self.emit_typed(scope, event, stamp, manner);
+            return;
+        }
+        if self.interest.is_unwanted(T::event_type()) {
+            return;
+        }
+        while let Some(full) =
+            scope.route(&self.host, T::event_type()).find_full(Mailbox::is_overfull).cloned()
+        {
+            full.wait_for_room().await;
+        }
+        let manner = Manner { patience: Patience::Waits, ..Manner::default() };
+        let dispatched = self.emit_typed(scope, event, stamp, manner);
+        for crowded in dispatched.map(|dispatched| dispatched.crowded).unwrap_or_default() {
+            crowded.wait_for_room().await;
+        }
     }
 
-    /// Whether any subscription of the host or of a session wants events of a type.
-    #[must_use]
-    pub fn is_wanted(&self, event: &EventType) -> bool {
-        self.inner.host.table.wants(event) || self.scopes().iter().any(|scope| scope.table.wants(event))
+    /// Emits, and waits until all handlers are done with it.
+    pub(super) async fn emit_and_settle<T: EventPayload>(&self, scope: &Scope, event: T) -> Settled {
+        let own = current::mailbox();
+        // Before the event is queued, so that nobody waits for this handler any more when another might wait for it.
+        let _settling = own.as_ref().map(|own| own.settling());
+        let pending = Arc::new(Pending::default());
+        let manner = Manner { pending: Some(&pending), ..Manner::default() };
+        let dispatched = self.emit_typed(scope, event, Stamp::default(), manner);
+        pending.settled(dispatched.map_or(0, |dispatched| dispatched.lost)).await
     }
 
-    /// Calls `watcher` after each change of who is subscribed to what, from the thread that changed it.
-    pub fn on_interest_change(&self, watcher: impl Fn() + Send + Sync + 'static) {
-        lock(&self.inner.watchers).push(Arc::new(watcher));
+    /// Ends the subscriptions of a scope that have a name.
+    pub(super) fn end_by_name(&self, scope: &Scope, name: &str) -> usize {
+        let mut named = scope.all();
+        named.retain(|mailbox| mailbox.options.name == name);
+        named.iter().for_each(|mailbox| self.end_subscription(mailbox));
+        named.len()
     }
 
-    /// Who is subscribed, and how each is doing.
-    #[must_use]
-    pub fn subscriptions(&self) -> Vec<SubscriptionReport> {
-        let report =
-            |mailbox: Arc<Mailbox>| SubscriptionReport { handler: mailbox.info(), stats: mailbox.stats() };
-        self.mailboxes().into_iter().map(report).collect()
+    /// Opens a session's scope.
+    pub(super) fn open_scope(self: &Arc<Self>) -> Arc<Scope> {
+        let now = self.clock.now();
+        let session_id = SessionId(self.clock.uuid(now));
+        let scope = Arc::new(Scope::new(Some(session_id), Arc::downgrade(self)));
+        lock(&self.sessions).insert(session_id, Arc::downgrade(&scope));
+        scope
     }
 
-    /// Waits until every queue is empty and every handler done; `false` when `deadline` comes first. Inside a handler
-    /// it does not wait for that handler.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future only gives up the wait.
-    pub async fn drain(&self, deadline: Duration) -> bool {
-        let is_idle = |mailbox: &Arc<Mailbox>| mailbox.is_idle() || deliver::is_own(mailbox);
-        let settled = wait_until(&self.inner.settled, || self.live().iter().all(is_idle));
-        tokio::time::timeout(deadline, settled).await.is_ok()
+    pub(super) fn forget_session(&self, session_id: SessionId) {
+        lock(&self.sessions).remove(&session_id);
     }
 
-    /// Ends all subscriptions after they have handled what waits for them, and last those that hear of failures, so that
-    /// what fails on the way out is told too; later ones end at once. May be called from inside a handler, which then is
-    /// not waited for, nor are other handlers that are in here too.
-    ///
-    /// # Cancel safety
-    ///
-    /// The end begins at the first poll; dropping the future only gives up the wait.
-    pub async fn shutdown(&self) {
-        lock(&self.inner.live).shut = true;
-        let hears_of_failures =
-            |mailbox: &Arc<Mailbox>| mailbox.options.filter.wants(ExceptionEvent::event_type());
-        let (last, first): (Vec<_>, Vec<_>) = self.live().into_iter().partition(hears_of_failures);
-        // Dropped also when the wait is given up.
-        let closing_last = CloseOnDrop(&last);
-        drop(CloseOnDrop(&first));
-        deliver::wait_for_end(&first).await;
-        drop(closing_last);
-        deliver::wait_for_end(&last).await;
+    pub(super) fn scopes(&self) -> Vec<Arc<Scope>> {
+        lock(&self.sessions).values().filter_map(Weak::upgrade).collect()
     }
 
-    fn live(&self) -> Vec<Arc<Mailbox>> {
-        lock(&self.inner.live).mailboxes.values().cloned().collect()
-    }
-
-    fn scopes(&self) -> Vec<Arc<Scope>> {
-        lock(&self.inner.sessions).values().filter_map(Weak::upgrade).collect()
-    }
-
-    fn mailboxes(&self) -> Vec<Arc<Mailbox>> {
-        let mut all = self.inner.host.table.all();
-        all.extend(self.scopes().iter().flat_map(|scope| scope.table.all()));
+    /// The subscriptions that are on a table.
+    pub(super) fn mailboxes(&self) -> Vec<Arc<Mailbox>> {
+        let mut all = self.host.all();
+        all.extend(self.scopes().iter().flat_map(|scope| scope.all()));
         all
     }
 
-    pub(super) fn open_mailbox(
-        &self,
-        scope: Option<&Arc<Scope>>,
-        options: Options,
-        has_task: bool,
-    ) -> Arc<Mailbox> {
-        let id = self.inner.next_subscription.fetch_add(1, Ordering::Relaxed);
-        let mailbox = Arc::new(Mailbox::new(id, options, scope.map(Arc::downgrade), has_task));
-        let mut live = lock(&self.inner.live);
+    /// The subscriptions that are not over.
+    pub(super) fn live(&self) -> Vec<Arc<Mailbox>> {
+        lock(&self.live).mailboxes.values().cloned().collect()
+    }
+
+    /// A subscription that is not over.
+    pub(super) fn mailbox(&self, id: u64) -> Option<Arc<Mailbox>> {
+        lock(&self.live).mailboxes.get(&id).cloned()
+    }
+
+    /// Takes no subscriptions any more.
+    pub(super) fn shut(&self) {
+        lock(&self.live).shut = true;
+    }
+
+    pub(super) fn open_mailbox(&self, scope: Option<&Arc<Scope>>, options: Options, work: Work) -> Arc<Mailbox> {
+        if matches!(work, Work::Handler(_)) {
+            self.shards.start();
+        }
+        if options.key.is_some() {
+            self.has_keys.store(true, Ordering::Relaxed);
+        }
+        let table = scope.map_or(&self.host, |scope| scope);
+        let replaced: Vec<_> = match options.unique {
+            true => table.all().into_iter().filter(|mailbox| mailbox.options.name == options.name).collect(),
+            false => Vec::new(),
+        };
+        let id = self.next_subscription.fetch_add(1, Ordering::Relaxed);
+        let scope = scope.map(Arc::downgrade);
+        let mailbox = Arc::new(Mailbox::new(id, options, scope, work, Arc::clone(&self.shards)));
+        self.interest.add(&mailbox.options.filter);
+        let mut live = lock(&self.live);
         live.mailboxes.insert(id, Arc::clone(&mailbox));
         let shut = live.shut;
         drop(live);
-        let table = scope.map_or(&self.inner.host.table, |scope| &scope.table);
-        if shut || !table.add(Arc::clone(&mailbox)) {
+        if shut || !table.add(&mailbox) {
             mailbox.close();
+            self.unroute(&mailbox);
         }
-        self.inner.interest_changed();
+        for mailbox in replaced {
+            self.end_subscription(&mailbox);
+        }
         mailbox
     }
-}
 
-/// Mailboxes that take nothing any more from when this is dropped.
-struct CloseOnDrop<'a>(&'a [Arc<Mailbox>]);
-
-impl Drop for CloseOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.iter().for_each(|mailbox| mailbox.close());
+    /// Ends a subscription after the call that runs.
+    pub(super) fn end_subscription(&self, mailbox: &Arc<Mailbox>) {
+        let forgotten = mailbox.cancel();
+        // Workers take it off the list of what a shutdown waits for.
+        if mailbox.queue.has_workers() {
+            self.unroute(mailbox);
+        } else {
+            self.unlist(mailbox);
+        }
+        self.shards.settled.ring();
+        drop(forgotten);
     }
-}
 
-impl Inner {
-    /// Takes a subscription off the table of its scope; `false` when it was not on it.
-    pub(super) fn unroute(&self, mailbox: &Mailbox) -> bool {
+    /// Takes a subscription off the table of its scope.
+    fn unroute(&self, mailbox: &Mailbox) {
         match &mailbox.scope {
-            None => self.host.table.remove(mailbox.id),
-            Some(scope) => scope.upgrade().is_some_and(|scope| scope.table.remove(mailbox.id)),
+            None => self.host.remove(mailbox.id),
+            Some(scope) => scope.upgrade().is_some_and(|scope| scope.remove(mailbox.id)),
+        };
+        if mailbox.loses_interest() {
+            self.interest.remove(&mailbox.options.filter);
         }
     }
 
-    /// Takes a subscription whose task or stream has ended off all lists; `false` when it was on no table.
-    pub(super) fn unlist(&self, mailbox: &Mailbox) -> bool {
+    /// Takes a subscription that is over off all lists.
+    pub(super) fn unlist(&self, mailbox: &Mailbox) {
         let removed = lock(&self.live).mailboxes.remove(&mailbox.id);
         drop(removed);
-        self.unroute(mailbox)
+        self.unroute(mailbox);
     }
 
-    pub(super) fn interest_changed(&self) {
-        let watchers = lock(&self.watchers).clone();
-        for watcher in watchers {
-            watcher();
+    /// The runtime that would have called the handlers is gone.
+    pub(super) fn runtime_is_gone(&self) {
+        for mailbox in self.live().iter().filter(|mailbox| mailbox.queue.has_workers()) {
+            deliver::abandon(mailbox);
+        }
+    }
+
+    pub(super) fn is_silent(&self, event_type: &EventName) -> bool {
+        self.registry.find(event_type.as_str()).is_some_and(|event| self.interest.is_silent(&event))
+    }
+}
+
+impl Aftermath {
+    fn note(&mut self, mailbox: &Arc<Mailbox>, delivery: Delivery, ring: Ring) {
+        match ring {
+            Ring::Nobody => {}
+            Ring::Shard => self.ready.push(Arc::clone(mailbox)),
+            Ring::Stream(reader) => self.readers.push(reader),
+        }
+        match delivery {
+            Delivery::Queued => {}
+            Delivery::Crowded => self.crowded.push(Arc::clone(mailbox)),
+            Delivery::Lost(entry) => {
+                self.losers.push(Arc::clone(mailbox));
+                self.spare.push(entry);
+            }
+            Delivery::Spare(entry) => self.spare.push(entry),
         }
     }
 }
 
-impl Scope {
-    pub(super) fn new(session_id: Option<SessionId>, bus: Weak<Inner>) -> Self {
-        Self { session_id, bus, seq: Mutex::new(0), table: Table::default() }
-    }
-
-    /// Ends the subscriptions after what waits for them, and takes no others; returns those that end.
-    pub(super) fn close(&self) -> Vec<Arc<Mailbox>> {
-        let mailboxes = self.table.close();
-        for mailbox in &mailboxes {
-            mailbox.close();
-        }
-        mailboxes
-    }
-
-    /// Takes a session off the list of the bus.
-    pub(super) fn unlist(&self) {
-        if let (Some(session_id), Some(bus)) = (self.session_id, self.bus.upgrade()) {
-            lock(&bus.sessions).remove(&session_id);
-            bus.interest_changed();
-        }
-    }
-}
-
-impl Drop for Scope {
-    /// The last handle on the session, or on the bus, is gone, so that nobody can emit here any more.
-    fn drop(&mut self) {
-        self.close();
-        self.unlist();
-    }
-}
-
-/// A handle that does not keep its bus alive, for whatever the bus itself holds.
-#[derive(Debug, Clone)]
-pub struct WeakEventBus(Weak<Inner>);
-
-impl WeakEventBus {
-    /// The bus, while it lives.
-    #[must_use]
-    pub fn upgrade(&self) -> Option<EventBus> {
-        self.0.upgrade().map(EventBus::from_inner)
-    }
-}
-
-/// One subscription as [`EventBus::subscriptions`] lists it.
-#[derive(Debug, Clone, Serialize)]
-pub struct SubscriptionReport {
-    /// Which it is.
-    pub handler: HandlerInfo,
-    /// How it is doing.
-    pub stats: Stats,
-}
-
-impl Default for EventBus {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl fmt::Debug for EventBus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventBus").field("subscriptions", &self.mailboxes().len()).finish_non_exhaustive()
+impl Manner<'_> {
+    pub(super) fn waits() -> Self {
+        Self { patience: Patience::Waits, ..Self::default() }
     }
 }
 
@@ -526,13 +434,4 @@ impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inner").finish_non_exhaustive()
     }
-}
-
-/// The outcome of an event that was a value already, so that building it cannot fail.
-fn built(dispatched: Result<Option<Dispatched>, CodecError>) -> Option<Dispatched> {
-    dispatched.expect("a payload that is a value already needs no decoding")
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -82,3 +82,6 @@ where
         }))
     })
 }
+
+/// Lets a tap look at an event; `false` when the event is not of a type that it takes.
+pub(super) type Look = Arc<dyn Fn(&Arc<Envelope>) -> bool + Send + Sync>;

@@ -1,27 +1,35 @@
-//! The bounded queue of one subscription.
+//! One subscription: its queue, what it was told when it was made, and how it is doing.
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
-    panic::Location,
+    fmt,
+    panic::{AssertUnwindSafe, Location},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
+    task::Waker,
     time::Duration,
 };
 
 use serde::Serialize;
-use tokio::sync::Notify;
 
-use super::emit::Scope;
+use super::{
+    bell::Bell,
+    current,
+    deliver::{explain_panic, report_failure, report_suspension},
+    handler::{Call, Look},
+    queue::{Ended, Full, Keyed, Queue, Ring},
+    scope::Scope,
+    settle::{Pending, Ticket},
+    shards::Shards,
+    subscription::Work,
+};
 use crate::{
     SessionId,
     event::{Envelope, EventType, Filter, Overflow, values::HandlerInfo},
 };
-
-/// Events that a handler takes from its mailbox at a time: enough to spread the cost of the lock, few enough that a
-/// shutdown is noticed soon.
-const BATCH: usize = 16;
 
 /// Time without a single event taken or handled after which a handler counts as stuck, and emitters wait for it no longer: it
 /// delays nobody else for ever. What does not fit then is lost, and its loss is told.
@@ -31,18 +39,33 @@ const STUCK_AFTER: Duration = Duration::from_secs(1);
 /// no chance, and get one.
 const STUCK_CHECKS: u32 = 4;
 
+/// Computes what makes two events stand for each other; `None` for events of other types.
+pub(super) type KeyOf = Arc<dyn Fn(&Envelope) -> Option<u64> + Send + Sync>;
+
 /// What a subscription is told when it is made.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Options {
-    pub(super) name: String,
+    pub(super) name: Cow<'static, str>,
     pub(super) location: &'static Location<'static>,
     pub(super) filter: Filter,
     pub(super) capacity: usize,
     pub(super) overflow: Option<Overflow>,
+    pub(super) key: Option<KeyOf>,
     pub(super) timeout: Option<Duration>,
+    pub(super) concurrency: u32,
+    pub(super) suspend_after: Option<u32>,
+    pub(super) once: bool,
+    pub(super) unique: bool,
 }
 
-/// Counters of one subscription.
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options").field("name", &self.name).field("filter", &self.filter).finish_non_exhaustive()
+    }
+}
+
+/// Counters of one subscription. Of what was published for it while it was open, each event is in one of `delivered`,
+/// `dropped`, `muted`, `coalesced`, or still waits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Stats {
     /// Events waiting now.
@@ -51,14 +74,22 @@ pub struct Stats {
     pub delivered: u64,
     /// Events lost because the queue was full.
     pub dropped: u64,
+    /// Events that came while the subscription, or their type, was muted.
+    pub muted: u64,
+    /// Events that a newer one with the same key has replaced.
+    pub coalesced: u64,
     /// Calls of the handler that failed.
     pub failures: u64,
+    /// Longest call of the handler, from its start to its end, in nanoseconds. Up to 16 calls that follow each other without
+    /// awaiting anything are timed together, so for quick handlers this is an upper bound.
+    pub slowest_ns: u64,
 }
 
 /// How far an emitter may fill the queue of a subscription that must not lose events.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) enum Patience {
     /// Does not wait: up to the capacity.
+    #[default]
     None,
     /// Would wait, but must not because it is a handler: up to twice the capacity.
     Handler,
@@ -77,25 +108,70 @@ impl Patience {
     }
 }
 
+/// An event that waits, and what only few events have beside it.
 #[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) envelope: Arc<Envelope>,
+    pub(super) extra: Option<Box<Extra>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Extra {
+    /// Somebody waits until this is handled.
+    pub(super) ticket: Option<Ticket>,
+    key: Option<u64>,
+}
+
+impl Entry {
+    pub(super) fn new(envelope: &Arc<Envelope>, pending: Option<&Arc<Pending>>, key: Option<u64>) -> Self {
+        let extra = (pending.is_some() || key.is_some())
+            .then(|| Box::new(Extra { ticket: pending.map(Pending::ticket), key }));
+        Self { envelope: Arc::clone(envelope), extra }
+    }
+}
+
+impl Keyed for Entry {
+    fn has_same_key(&self, newer: &Self) -> bool {
+        let key = |entry: &Self| entry.extra.as_ref().and_then(|extra| extra.key);
+        match (key(self), key(newer)) {
+            (Some(older), Some(newer)) => older == newer,
+            _ => {
+                let (older, newer) = (self.envelope.base(), newer.envelope.base());
+                older.event_type == newer.event_type && older.session_id == newer.session_id
+            }
+        }
+    }
+}
+
 pub(super) struct Mailbox {
     pub(super) id: u64,
     pub(super) options: Options,
     /// The session that it belongs to; the host's have none.
     pub(super) scope: Option<Weak<Scope>>,
-    queue: Mutex<Queue>,
-    /// Rung when there is something to take, or nothing will come any more. One waits: the task, or the stream.
-    pub(super) items: Notify,
-    /// Rung when there is room again.
-    pub(super) room: Notify,
-    /// Rung when the task has ended, or its handler begins to wait for the end of others.
-    ended: Notify,
-    pub(super) delivered: AtomicU64,
-    pub(super) failures: AtomicU64,
+    /// With the handler, until the subscription is over; streams have none.
+    pub(super) queue: Queue<Entry, Call>,
+    /// What is called at once, instead of a queue.
+    pub(super) tap: Option<Look>,
+    /// Calls of the tap that run now.
+    looking: AtomicU32,
+    /// Its filter counts for what is wanted.
+    interested: AtomicBool,
+    /// Where its visits are scheduled.
+    pub(super) shards: Arc<Shards>,
+    /// Rung when there is room again, when it is over, and when its handler begins to wait for others.
+    pub(super) bell: Bell,
+    delivered: AtomicU64,
+    failures: AtomicU64,
+    failures_in_a_row: AtomicU32,
     dropped: AtomicU64,
+    muted_events: AtomicU64,
+    coalesced: AtomicU64,
     unreported: AtomicU64,
-    /// The queue holds twice its capacity, so that further emitters wait before they push. Beside the queue, because every
-    /// `emit_wait` asks.
+    slowest_ns: AtomicU64,
+    cancelled: AtomicBool,
+    muted: AtomicBool,
+    /// The queue has held twice its capacity, so that further emitters look, and wait, before they push. Beside the queue,
+    /// because every `emit_wait` asks.
     overfull: AtomicBool,
     /// A loss was reported since something was last taken.
     lagging: AtomicBool,
@@ -103,64 +179,71 @@ pub(super) struct Mailbox {
     progress: AtomicU64,
     /// Emitters have waited for room in vain; until there is progress, none waits any more.
     stuck: AtomicBool,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    waiting: VecDeque<Arc<Envelope>>,
-    /// Taken by the handler's task and not finished yet; the first of them is being handled.
-    in_hand: usize,
-    closed: bool,
-    /// Closed, and what waits is not wanted any more.
-    cancelled: bool,
-    /// There is a task, which has not ended; streams have none.
-    has_task: bool,
     /// How often the handler is waiting for the end of other subscriptions.
-    stopping: usize,
+    stopping: AtomicU32,
+    /// How often the handler is waiting until others have handled what it emitted.
+    settling: AtomicU32,
 }
 
 /// What became of an event at one mailbox.
 #[derive(Debug)]
-pub(super) enum Pushed {
+pub(super) enum Delivery {
     Queued,
     /// Queued, and now the emitter should wait for room if it can.
     Crowded,
-    /// Something was lost; the value is dropped by the caller, outside of all locks.
-    Lost {
-        _victim: Arc<Envelope>,
-    },
-    Closed,
+    /// Something was lost; it is dropped by the caller, outside of all locks.
+    Lost(Entry),
+    /// Nothing to tell, but something to drop.
+    Spare(Entry),
 }
 
 impl Mailbox {
-    pub(super) fn new(id: u64, options: Options, scope: Option<Weak<Scope>>, has_task: bool) -> Self {
+    pub(super) fn new(
+        id: u64,
+        options: Options,
+        scope: Option<Weak<Scope>>,
+        work: Work,
+        shards: Arc<Shards>,
+    ) -> Self {
+        let concurrency = options.concurrency;
+        let (handler, tap) = match work {
+            Work::Handler(call) => (Some(call), None),
+            Work::Tap(look) => (None, Some(look)),
+            Work::Stream => (None, None),
+        };
         Self {
             id,
             options,
             scope,
-            queue: Mutex::new(Queue { has_task, ..Queue::default() }),
-            items: Notify::new(),
-            room: Notify::new(),
-            ended: Notify::new(),
+            queue: Queue::new(concurrency, handler),
+            tap,
+            looking: AtomicU32::new(0),
+            interested: AtomicBool::new(true),
+            shards,
+            bell: Bell::default(),
             delivered: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            failures_in_a_row: AtomicU32::new(0),
             dropped: AtomicU64::new(0),
+            muted_events: AtomicU64::new(0),
+            coalesced: AtomicU64::new(0),
             unreported: AtomicU64::new(0),
+            slowest_ns: AtomicU64::new(0),
+            cancelled: AtomicBool::new(false),
+            muted: AtomicBool::new(false),
             overfull: AtomicBool::new(false),
             lagging: AtomicBool::new(false),
             progress: AtomicU64::new(0),
             stuck: AtomicBool::new(false),
+            stopping: AtomicU32::new(0),
+            settling: AtomicU32::new(0),
         }
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn info(&self) -> HandlerInfo {
         HandlerInfo {
             subscription_id: self.id,
-            name: self.options.name.clone(),
+            name: self.options.name.to_string(),
             location: self.options.location.to_string(),
             plugin: None,
         }
@@ -174,52 +257,49 @@ impl Mailbox {
         self.options.overflow.unwrap_or_else(|| event.overflow())
     }
 
-    /// Queues an event. The caller rings `items`, and `room` if something was lost, after it has released its own locks.
-    pub(super) fn push(&self, envelope: &Arc<Envelope>, overflow: Overflow, patience: Patience) -> Pushed {
-        let mut queue = self.queue();
-        if queue.closed {
-            return Pushed::Closed;
+    /// Queues an event. The caller does what the `Ring` says after it has released its own locks.
+    pub(super) fn push(&self, entry: Entry, overflow: Overflow, patience: Patience) -> (Delivery, Ring) {
+        if self.muted.load(Ordering::Relaxed) {
+            self.muted_events.fetch_add(1, Ordering::Relaxed);
+            return (Delivery::Spare(entry), Ring::Nobody);
         }
         let capacity = self.options.capacity;
-        let full = queue.waiting.len() >= capacity;
-        match overflow {
-            _ if !full => {
-                queue.waiting.push_back(Arc::clone(envelope));
-                Pushed::Queued
+        let full = match overflow {
+            Overflow::Wait => Full::Stretch(self.limit(patience)),
+            Overflow::DropOldest => Full::DropOldest,
+            Overflow::DropNewest => Full::DropNewest,
+            Overflow::Coalesce => Full::Coalesce,
+            Overflow::Disconnect => Full::Close,
+        };
+        let (pushed, ring, depth) = self.queue.push(entry, capacity, full);
+        let delivery = match pushed {
+            super::queue::Pushed::Queued => Delivery::Queued,
+            super::queue::Pushed::Crowded => {
+                if depth >= Patience::Handler.limit(capacity) {
+                    self.overfull.store(true, Ordering::Relaxed);
+                }
+                Delivery::Crowded
             }
-            Overflow::Wait if queue.waiting.len() < self.limit(patience) => {
-                queue.waiting.push_back(Arc::clone(envelope));
-                self.note_overfull(&queue);
-                Pushed::Crowded
+            super::queue::Pushed::Lost(entry) => {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+                // A lag notice that is lost itself would call for the next one, without end.
+                if !entry.envelope.event_type().starts_with("bus.") {
+                    self.unreported.fetch_add(1, Ordering::Relaxed);
+                }
+                Delivery::Lost(entry)
             }
-            Overflow::DropOldest => {
-                queue.waiting.push_back(Arc::clone(envelope));
-                let victim = queue.waiting.pop_front().expect("a full queue holds at least one event");
-                drop(queue);
-                self.count_loss(&victim);
-                Pushed::Lost { _victim: victim }
+            super::queue::Pushed::Replaced(entry) => {
+                self.coalesced.fetch_add(1, Ordering::Relaxed);
+                Delivery::Spare(entry)
             }
-            Overflow::Disconnect => {
-                queue.closed = true;
-                self.note_overfull(&queue);
-                drop(queue);
-                self.count_loss(envelope);
-                Pushed::Lost { _victim: Arc::clone(envelope) }
-            }
-            Overflow::Wait | Overflow::DropNewest => {
-                drop(queue);
-                self.count_loss(envelope);
-                Pushed::Lost { _victim: Arc::clone(envelope) }
-            }
-        }
+            super::queue::Pushed::Closed(entry) => Delivery::Spare(entry),
+        };
+        (delivery, ring)
     }
 
-    fn count_loss(&self, lost: &Envelope) {
-        self.dropped.fetch_add(1, Ordering::Relaxed);
-        // A lag notice that is lost itself would call for the next one, without end.
-        if !lost.event_type().starts_with("bus.") {
-            self.unreported.fetch_add(1, Ordering::Relaxed);
-        }
+    /// Counts an event that is not delivered because its type is muted.
+    pub(super) fn count_muted(&self) {
+        self.muted_events.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether there is a loss to report at once, because it is the first since something was taken. The others are
@@ -238,27 +318,28 @@ impl Mailbox {
 
     /// Whether there is nothing to wait for: the queue is under its capacity, or closed, or its handler is stuck.
     pub(super) fn has_room(&self) -> bool {
-        let queue = self.queue();
-        queue.closed || self.is_stuck() || queue.waiting.len() < self.options.capacity
+        self.queue.is_closed() || self.is_stuck() || self.queue.len() < self.options.capacity
     }
 
     /// Whether there is something to wait for even before the push.
     pub(super) fn is_overfull(&self) -> bool {
-        self.overfull.load(Ordering::Relaxed) && !self.is_stuck()
-    }
-
-    fn note_overfull(&self, queue: &Queue) {
-        let limit = Patience::Handler.limit(self.options.capacity);
-        self.overfull.store(!queue.closed && queue.waiting.len() >= limit, Ordering::Relaxed);
+        if !self.overfull.load(Ordering::Relaxed) || self.is_stuck() {
+            return false;
+        }
+        let overfull = self.queue.len() >= Patience::Handler.limit(self.options.capacity);
+        if !overfull {
+            self.overfull.store(false, Ordering::Relaxed);
+        }
+        overfull && !self.queue.is_closed()
     }
 
     fn is_stuck(&self) -> bool {
-        self.stuck.load(Ordering::Relaxed)
+        self.stuck.load(Ordering::SeqCst)
     }
 
     /// Nobody waits for a stuck handler, so its queue has a limit again.
     fn limit(&self, patience: Patience) -> usize {
-        let patience = if self.is_stuck() { Patience::Handler } else { patience };
+        let patience = if self.stuck.load(Ordering::Relaxed) { Patience::Handler } else { patience };
         patience.limit(self.options.capacity)
     }
 
@@ -267,19 +348,19 @@ impl Mailbox {
         let mut idle_checks = 0;
         loop {
             let progress = self.progress.load(Ordering::Relaxed);
-            let room = wait_until(&self.room, || self.has_room());
+            let room = self.bell.until(|| self.has_room());
             if tokio::time::timeout(STUCK_AFTER / STUCK_CHECKS, room).await.is_ok() {
                 return;
             }
             idle_checks = if self.progress.load(Ordering::Relaxed) == progress { idle_checks + 1 } else { 0 };
             if idle_checks == STUCK_CHECKS {
                 idle_checks = 0;
-                self.stuck.store(true, Ordering::Relaxed);
-                self.room.notify_waiters();
+                self.stuck.store(true, Ordering::SeqCst);
+                self.bell.ring();
                 let (handler, location) = (&self.options.name, self.options.location.to_string());
                 let seconds = STUCK_AFTER.as_secs();
                 tracing::warn!(
-                    handler,
+                    %handler,
                     location,
                     "an event handler is stuck: no call of it has ended for {seconds} s"
                 );
@@ -287,157 +368,212 @@ impl Mailbox {
         }
     }
 
+    /// Something was taken, or a call has ended.
     fn progress(&self) {
         self.progress.fetch_add(1, Ordering::Relaxed);
-        if self.is_stuck() {
-            self.stuck.store(false, Ordering::Relaxed);
+        if self.stuck.load(Ordering::Relaxed) {
+            self.stuck.store(false, Ordering::SeqCst);
         }
     }
 
-    fn took(&self) {
+    /// Something was taken from the queue.
+    pub(super) fn took(&self) {
         self.progress();
-        self.lagging.store(false, Ordering::Relaxed);
-        self.room.notify_waiters();
+        if self.lagging.load(Ordering::Relaxed) {
+            self.lagging.store(false, Ordering::Relaxed);
+        }
+        self.bell.ring();
     }
 
-    /// Moves a batch into `hand`; `false` when the mailbox is closed and empty.
-    pub(super) fn take(&self, hand: &mut VecDeque<Arc<Envelope>>) -> bool {
-        let mut queue = self.queue();
-        let count = queue.waiting.len().min(BATCH);
-        hand.extend(queue.waiting.drain(..count));
-        queue.in_hand = count;
-        self.note_overfull(&queue);
-        let open = !queue.closed || count > 0;
-        drop(queue);
-        if count > 0 {
+    /// The reader of a stream takes an event; see [`Queue::take`].
+    pub(super) fn take(&self, reader: Option<Waker>) -> Result<Option<Arc<Envelope>>, Ended> {
+        let taken = self.queue.take(reader)?;
+        Ok(taken.map(|entry| {
             self.took();
-        }
-        open
+            self.delivered.fetch_add(1, Ordering::Relaxed);
+            entry.envelope
+        }))
     }
 
-    /// One event instead of a batch, for streams.
-    pub(super) fn take_one(&self) -> Result<Option<Arc<Envelope>>, Ended> {
-        let mut queue = self.queue();
-        let taken = queue.waiting.pop_front();
-        self.note_overfull(&queue);
-        let closed = queue.closed;
-        drop(queue);
-        match taken {
-            Some(envelope) => {
-                self.took();
-                self.delivered.fetch_add(1, Ordering::Relaxed);
-                Ok(Some(envelope))
+    /// A call of the handler has ended; `true` when it has failed so often in a row that the subscription is suspended now.
+    pub(super) fn count_call(&self, failed: bool) -> bool {
+        // With one worker at a time, nobody else writes here.
+        if self.options.concurrency == 1 && self.tap.is_none() {
+            self.delivered.store(self.delivered.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        } else {
+            self.delivered.fetch_add(1, Ordering::Relaxed);
+        }
+        if failed {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        let Some(limit) = self.options.suspend_after else { return false };
+        if !failed {
+            self.failures_in_a_row.store(0, Ordering::Relaxed);
+            return false;
+        }
+        let reached = self.failures_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 >= limit;
+        reached && !self.muted.swap(true, Ordering::Relaxed)
+    }
+
+    /// A worker is done with an event, whether or not its handler was called.
+    pub(super) fn count_done(&self) {
+        if self.options.concurrency == 1 && !self.stuck.load(Ordering::Relaxed) {
+            self.progress.store(self.progress.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        } else {
+            self.progress();
+        }
+    }
+
+    /// Calls the tap, on the thread of the emitter.
+    pub(super) fn look(self: &Arc<Self>, envelope: &Arc<Envelope>) {
+        let Some(tap) = &self.tap else { return };
+        if self.muted.load(Ordering::Relaxed) {
+            return self.count_muted();
+        }
+        self.looking.fetch_add(1, Ordering::SeqCst);
+        if !self.cancelled.load(Ordering::SeqCst) {
+            let attempt = || std::panic::catch_unwind(AssertUnwindSafe(|| tap(envelope)));
+            match current::look(envelope, attempt) {
+                Some(Ok(true)) => {
+                    self.count_call(false);
+                }
+                Some(Ok(false)) => {}
+                Some(Err(panic)) => {
+                    if self.count_call(true) {
+                        report_suspension(self);
+                    }
+                    report_failure(self, envelope, explain_panic(panic));
+                }
+                None => {
+                    self.dropped.fetch_add(1, Ordering::Relaxed);
+                    self.unreported.fetch_add(1, Ordering::Relaxed);
+                }
             }
-            None if closed => Err(Ended),
-            None => Ok(None),
+        }
+        self.looking.fetch_sub(1, Ordering::SeqCst);
+        self.bell.ring();
+    }
+
+    /// Its filter counts no more for what is wanted; `true` the first time.
+    pub(super) fn loses_interest(&self) -> bool {
+        self.interested.swap(false, Ordering::Relaxed)
+    }
+
+    pub(super) fn note_time(&self, ns: u64) {
+        if ns > self.slowest_ns.load(Ordering::Relaxed) {
+            self.slowest_ns.fetch_max(ns, Ordering::Relaxed);
         }
     }
 
-    pub(super) fn finished_one(&self) {
-        self.queue().in_hand -= 1;
-        // A batch may take its time: as long as one call after the other ends, the handler is not stuck.
-        self.progress();
-    }
-
-    pub(super) fn is_idle(&self) -> bool {
-        let queue = self.queue();
-        queue.waiting.is_empty() && queue.in_hand == 0
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.queue().closed
+    pub(super) fn mute(&self, muted: bool) {
+        self.failures_in_a_row.store(0, Ordering::Relaxed);
+        self.muted.store(muted, Ordering::Relaxed);
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
-        self.queue().cancelled
-    }
-
-    pub(super) fn has_task(&self) -> bool {
-        self.queue().has_task
+        self.cancelled.load(Ordering::Relaxed)
     }
 
     /// Refuses further events; those that wait are still handled.
-    pub(super) fn close(&self) {
-        let mut queue = self.queue();
-        queue.closed = true;
-        self.note_overfull(&queue);
-        drop(queue);
-        self.items.notify_one();
-        self.room.notify_waiters();
+    pub(super) fn close(self: &Arc<Self>) {
+        let ring = self.queue.close();
+        self.obey(ring);
+        self.bell.ring();
     }
 
     /// Refuses further events and gives up those that wait. The caller drops them last of all, because their
     /// destructors are not ours.
     #[must_use]
-    pub(super) fn cancel(&self) -> VecDeque<Arc<Envelope>> {
-        let mut queue = self.queue();
-        queue.closed = true;
-        queue.cancelled = true;
-        let forgotten = std::mem::take(&mut queue.waiting);
-        self.note_overfull(&queue);
-        drop(queue);
-        self.items.notify_one();
-        self.room.notify_waiters();
+    pub(super) fn cancel(self: &Arc<Self>) -> VecDeque<Entry> {
+        self.cancelled.store(true, Ordering::SeqCst);
+        let (forgotten, ring) = self.queue.cancel();
+        self.obey(ring);
+        self.bell.ring();
         forgotten
     }
 
-    /// The task is gone: finished, or dropped by its runtime.
-    pub(super) fn task_ended(&self) {
-        let mut queue = self.queue();
-        queue.has_task = false;
-        queue.in_hand = 0;
-        drop(queue);
-        self.ended.notify_waiters();
+    /// Does what a queue asks for.
+    pub(super) fn obey(self: &Arc<Self>, ring: Ring) {
+        match ring {
+            Ring::Nobody => {}
+            Ring::Shard => self.shards.schedule([Arc::clone(self)]),
+            Ring::Stream(reader) => reader.wake(),
+        }
     }
 
-    /// Resolves when the task has ended. For another handler also when this one's handler waits for the end of others,
+    /// Resolves when no call runs any more. For another handler also when this one's handler waits for the end of others,
     /// because the two might wait for each other.
     pub(super) async fn wait_for_end(&self, from_handler: bool) {
-        let over = || {
-            let queue = self.queue();
-            !queue.has_task || (from_handler && queue.stopping > 0)
+        let is_stopping = || from_handler && self.stopping.load(Ordering::SeqCst) > 0;
+        let is_over = || match self.queue.has_workers() {
+            true => self.queue.is_over(),
+            false => self.looking.load(Ordering::SeqCst) == 0,
         };
-        wait_until(&self.ended, over).await;
+        self.bell.until(|| is_over() || is_stopping()).await;
     }
 
     /// The handler waits for the end of others until the guard is dropped.
     pub(super) fn stopping(&self) -> impl Drop + '_ {
-        struct Stopping<'a>(&'a Mailbox);
-        impl Drop for Stopping<'_> {
-            fn drop(&mut self) {
-                self.0.queue().stopping -= 1;
-            }
-        }
-        self.queue().stopping += 1;
-        self.ended.notify_waiters();
-        Stopping(self)
+        let guard = CountedDown::new(&self.stopping);
+        self.bell.ring();
+        guard
+    }
+
+    /// The handler waits until others have handled what it emitted. They may wait for it in turn, so whoever waits for
+    /// what is queued here waits no longer.
+    pub(super) fn settling(&self) -> impl Drop + '_ {
+        let guard = CountedDown::new(&self.settling);
+        self.release_tickets();
+        guard
+    }
+
+    pub(super) fn is_settling(&self) -> bool {
+        self.settling.load(Ordering::SeqCst) > 0
+    }
+
+    /// Whoever waits for what is queued here waits no longer.
+    pub(super) fn release_tickets(&self) {
+        let mut tickets = Vec::new();
+        self.queue.for_each(|entry| {
+            tickets.extend(entry.extra.as_mut().and_then(|extra| extra.ticket.take()));
+        });
     }
 
     pub(super) fn stats(&self) -> Stats {
-        let queue = self.queue();
-        let depth = queue.waiting.len() + queue.in_hand.saturating_sub(1);
-        drop(queue);
         Stats {
-            depth,
+            depth: self.queue.len(),
             delivered: self.delivered.load(Ordering::Relaxed),
             dropped: self.dropped.load(Ordering::Relaxed),
+            muted: self.muted_events.load(Ordering::Relaxed),
+            coalesced: self.coalesced.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
+            slowest_ns: self.slowest_ns.load(Ordering::Relaxed),
         }
     }
 }
 
-/// Nothing will come any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ended;
+impl fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mailbox")
+            .field("id", &self.id)
+            .field("options", &self.options)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
 
-/// Resolves when `condition` holds; `bell` rings, with `notify_waiters`, whenever it may have come to hold.
-pub(super) async fn wait_until(bell: &Notify, condition: impl Fn() -> bool) {
-    loop {
-        let mut rung = std::pin::pin!(bell.notified());
-        rung.as_mut().enable();
-        if condition() {
-            return;
-        }
-        rung.await;
+/// Counts up now, and down when it is dropped.
+struct CountedDown<'a>(&'a AtomicU32);
+
+impl<'a> CountedDown<'a> {
+    fn new(counter: &'a AtomicU32) -> Self {
+        counter.fetch_add(1, Ordering::SeqCst);
+        Self(counter)
+    }
+}
+
+impl Drop for CountedDown<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }

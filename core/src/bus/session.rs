@@ -1,20 +1,28 @@
 //! A session's part of the bus: its own order, plugin events, and subscriptions that end with it.
 
-use std::sync::Arc;
+use std::{
+    future::Future,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{
-    deliver,
-    emit::{Emitted, EventBus, Scope, TryEmitError},
-    mailbox::Patience,
+    api::emit_and_subscribe,
+    emit::{Emitted, Manner},
+    event_bus::{self, EventBus, WeakEventBus},
+    handler::{HandlerFuture, HandlerOutput},
+    json::{EmitJsonError, UnknownType},
+    scope::Scope,
+    settle::Settled,
     stream::EventStream,
-    subscription::{Subscription, SubscriptionBuilder},
+    subscription::{Subscription, SubscriptionBuilder, WaitError},
 };
 use crate::{
     SessionId, TurnId,
-    event::{Envelope, EventPayload, EventType, FromEvent, PluginBaseEvent, Stamp},
+    event::{CodecError, Envelope, EventPayload, EventType, FromEvent, PluginBaseEvent, Stamp},
 };
 
 /// The part of the bus that belongs to one session: events emitted here carry its id and its `seq`, subscriptions made
@@ -23,6 +31,33 @@ use crate::{
 pub struct SessionBus {
     pub(super) bus: EventBus,
     pub(super) scope: Arc<Scope>,
+}
+
+/// A handle that does not keep its session open, for handlers of that session.
+#[derive(Clone, Debug)]
+pub struct WeakSessionBus {
+    bus: WeakEventBus,
+    scope: Weak<Scope>,
+}
+
+impl WeakSessionBus {
+    /// The session, while it is open.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<SessionBus> {
+        Some(SessionBus { bus: self.bus.upgrade()?, scope: self.scope.upgrade()? })
+    }
+}
+
+/// Why an event was not accepted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TryEmitError {
+    /// A subscription that must not lose events is full; try again after [`SessionBus::wait_for_room`].
+    #[error("a subscription that waits is full")]
+    Full,
+    /// The payload does not fit the event type.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
 }
 
 /// An event as it comes from a plugin: encoded, with what only the plugin knows.
@@ -57,37 +92,13 @@ impl SessionBus {
         &self.bus
     }
 
-    /// Emits an event of this session. Never waits: a full subscription loses it, or an older event, and is told.
-    pub fn emit<T: EventPayload>(&self, event: T) {
-        let _ = self.emit_with(event, Stamp::default());
+    /// A handle that does not keep the session open.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakSessionBus {
+        WeakSessionBus { bus: self.bus.downgrade(), scope: Arc::downgrade(&self.scope) }
     }
 
-    /// Emits an event of this session with what the emitter knows beside it, and tells what became of it.
-    pub fn emit_with<T: EventPayload>(&self, event: T, stamp: Stamp) -> Emitted {
-        match self.bus.emit_typed(&self.scope, event, stamp, Patience::None) {
-            Some(dispatched) => Emitted { envelope: Some(dispatched.envelope), lost: dispatched.lost },
-            None => Emitted::default(),
-        }
-    }
-
-    /// Emits an event of this session, and waits until the subscriptions that must not lose events have room again.
-    /// Inside a handler it does not wait: handlers that wait for each other would never end.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`EventBus::emit_wait`].
-    pub async fn emit_wait<T: EventPayload>(&self, event: T) {
-        self.emit_wait_with(event, Stamp::default()).await;
-    }
-
-    /// As [`SessionBus::emit_wait`], with what the emitter knows beside the event.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`EventBus::emit_wait`].
-    pub async fn emit_wait_with<T: EventPayload>(&self, event: T, stamp: Stamp) {
-        self.bus.emit_patiently(&self.scope, event, stamp).await;
-    }
+    emit_and_subscribe!(this, this.bus, &this.scope, Some(Arc::clone(&this.scope)), "this session");
 
     /// Emits a plugin's event, unless a subscription that must not lose it is full. `Ok(None)`: nobody wanted it.
     ///
@@ -99,28 +110,28 @@ impl SessionBus {
         emission: &PluginEmission<'_>,
     ) -> Result<Option<Arc<Envelope>>, TryEmitError> {
         let PluginEmission { event, payload, plugin, turn_id, causation_id, emitted_at, always } = emission;
-        let receivers = self.bus.receivers(&self.scope, event);
-        if receivers.find_full(event, |mailbox| !mailbox.has_room()).is_some() {
+        let inner = self.bus.inner();
+        if !always && inner.interest.is_unwanted(event) {
+            return Ok(None);
+        }
+        let route = self.scope.route(&inner.host, event);
+        if route.find_full(|mailbox| !mailbox.has_room()).is_some() {
             return Err(TryEmitError::Full);
         }
+        if !always && route.is_empty() {
+            return Ok(None);
+        }
+        drop(route);
+        let payload = event.decode(payload)?;
         let stamp = Stamp {
             turn_id: *turn_id,
             causation_id: *causation_id,
             plugin: Some(Arc::clone(plugin)),
             ..Stamp::default()
         };
-        let decode = || event.decode(payload);
         // Patient: between the check above and the push others may have filled the queue.
-        let dispatched = self.bus.dispatch(
-            &self.scope,
-            event,
-            &receivers,
-            *always,
-            *emitted_at,
-            stamp,
-            Patience::Waits,
-            decode,
-        )?;
+        let manner = Manner { always: *always, timestamp: *emitted_at, ..Manner::waits() };
+        let dispatched = inner.emit(&self.scope, event, payload, stamp, manner);
         Ok(dispatched.map(|dispatched| dispatched.envelope))
     }
 
@@ -131,65 +142,30 @@ impl SessionBus {
     ///
     /// Dropping the future only gives up the wait.
     pub async fn wait_for_room(&self, event: &EventType) {
+        let host = &self.bus.inner().host;
         while let Some(full) =
-            self.bus.receivers(&self.scope, event).find_full(event, |mailbox| !mailbox.has_room()).cloned()
+            self.scope.route(host, event).find_full(|mailbox| !mailbox.has_room()).cloned()
         {
             full.wait_for_room().await;
         }
     }
 
-    /// As [`EventBus::subscribe`], for the events of this session alone.
-    #[track_caller]
-    pub fn subscribe<F, H, Fut>(&self, handler: H) -> Subscription
-    where
-        F: FromEvent,
-        H: Fn(F) -> Fut + Send + Sync + 'static, // `async move` that captures: see `subscribe_with`
-        Fut: super::HandlerFuture + Send + 'static,
-        Fut::Output: super::HandlerOutput,
-    {
-        self.subscription().subscribe(handler)
-    }
-
-    /// As [`EventBus::subscription`], for the events of this session alone.
-    #[track_caller]
-    pub fn subscription(&self) -> SubscriptionBuilder {
-        SubscriptionBuilder::new(self.bus.clone(), Some(Arc::clone(&self.scope)))
-    }
-
     /// Whether anybody receives events of this type from this session.
     #[must_use]
     pub fn is_wanted(&self, event: &EventType) -> bool {
-        !self.bus.receivers(&self.scope, event).is_empty()
+        let inner = self.bus.inner();
+        !inner.interest.is_unwanted(event) && !self.scope.route(&inner.host, event).is_empty()
     }
 
-    /// As [`EventBus::subscribe_with`], for the events of this session alone.
-    #[track_caller]
-    pub fn subscribe_with<S, F, H, Fut>(&self, state: Arc<S>, handler: H) -> Subscription
-    where
-        S: Send + Sync + 'static,
-        F: FromEvent,
-        H: Fn(Arc<S>, F) -> Fut + Send + Sync + 'static,
-        Fut: super::HandlerFuture + Send + 'static,
-        Fut::Output: super::HandlerOutput,
-    {
-        self.subscription().subscribe_with(state, handler)
-    }
-
-    /// The events of this session as a stream, which ends when the session is closed.
-    #[track_caller]
-    #[must_use]
-    pub fn stream<F: FromEvent>(&self) -> EventStream<F> {
-        self.subscription().stream()
-    }
-
-    /// Ends the session: its own subscriptions handle what waits for them, then end; later ones end at once. May be
-    /// called from inside a handler, which then is not waited for, nor are other handlers that are in here too.
+    /// Ends the session: its own subscriptions handle what waits for them, then end, those that hear of failures last;
+    /// later ones end at once. May be called from inside a handler, which then is not waited for, nor are other handlers
+    /// that are in here too.
     ///
     /// # Cancel safety
     ///
     /// The end begins at the first poll; dropping the future only gives up the wait.
     pub async fn close(&self) {
-        deliver::wait_for_end(&self.scope.close()).await;
+        event_bus::close(self.scope.seal()).await;
         // Not before, so that what fails on the way out is still reported in its session.
         self.scope.unlist();
     }

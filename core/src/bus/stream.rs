@@ -5,29 +5,23 @@ use std::{
     future::poll_fn,
     marker::PhantomData,
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use futures_core::Stream;
 
-use super::{
-    mailbox::{Ended, Stats},
-    subscription::Subscription,
-};
+use super::{mailbox::Stats, queue::Ended, subscription::Subscription};
 use crate::event::FromEvent;
 
 /// The events of a subscription, one after the other. Ends with its session or bus; dropping it unsubscribes.
 pub struct EventStream<F> {
     subscription: Subscription,
-    /// The one waiter for `items`: a second would take the ring away from the first.
-    waiting: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     item: PhantomData<fn() -> F>,
 }
 
 impl<F: FromEvent> EventStream<F> {
     pub(super) fn new(subscription: Subscription) -> Self {
-        Self { subscription, waiting: None, item: PhantomData }
+        Self { subscription, item: PhantomData }
     }
 
     /// The next event; `None` when no more will come.
@@ -46,25 +40,17 @@ impl<F: FromEvent> EventStream<F> {
     }
 
     fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<F>> {
-        loop {
-            match self.try_recv() {
-                Ok(Some(event)) => return Poll::Ready(Some(event)),
-                Ok(None) => {}
-                Err(Ended) => return Poll::Ready(None),
-            }
-            let mailbox = Arc::clone(&self.subscription.mailbox);
-            let waiting =
-                self.waiting.get_or_insert_with(|| Box::pin(async move { mailbox.items.notified().await }));
-            match waiting.as_mut().poll(context) {
-                Poll::Ready(()) => self.waiting = None,
-                Poll::Pending => return Poll::Pending,
-            }
+        match self.take(context.waker()) {
+            Ok(Some(event)) => Poll::Ready(Some(event)),
+            Ok(None) => Poll::Pending,
+            Err(Ended) => Poll::Ready(None),
         }
     }
 
-    fn try_recv(&self) -> Result<Option<F>, Ended> {
+    /// The next event of a type that it takes; if there is none yet, `reader` is woken for the next.
+    fn take(&self, reader: &Waker) -> Result<Option<F>, Ended> {
         loop {
-            let Some(envelope) = self.subscription.mailbox.take_one()? else { return Ok(None) };
+            let Some(envelope) = self.subscription.mailbox.take(Some(reader.clone()))? else { return Ok(None) };
             self.subscription.taken();
             if let Some(event) = F::from_envelope(&envelope) {
                 return Ok(Some(event));

@@ -13,12 +13,12 @@ use uuid::Uuid;
 use super::{BaseEvent, EventName, EventPayload, Participant, Payload, PluginBaseEvent, schema::is_stamped};
 use crate::TurnId;
 
-/// One event as it was accepted by the bus: base fields, and its payload.
+/// One event as it was accepted by the bus: base fields, and its payload in the same allocation.
 #[derive(Debug)]
-pub struct Envelope {
+pub struct Envelope<P: ?Sized = dyn Payload> {
     base: BaseEvent,
     plugin: Option<Arc<PluginBaseEvent>>,
-    payload: Box<dyn Payload>,
+    payload: P,
 }
 
 /// What the emitter knows beside the payload; everything is optional.
@@ -50,20 +50,19 @@ pub(crate) struct Stamped {
     pub(crate) event_id: Uuid,
     pub(crate) timestamp: DateTime<Utc>,
     pub(crate) session_id: Option<crate::SessionId>,
-    pub(crate) seq: u64,
     pub(crate) mono_ns: u64,
 }
 
-impl Envelope {
-    pub(crate) fn new(stamped: Stamped, stamp: Stamp, payload: Box<dyn Payload>) -> Self {
-        let Stamped { event_type, event_id, timestamp, session_id, seq, mono_ns } = stamped;
+impl<P: Payload> Envelope<P> {
+    pub(crate) fn new(stamped: Stamped, stamp: Stamp, payload: P) -> Self {
+        let Stamped { event_type, event_id, timestamp, session_id, mono_ns } = stamped;
         let Stamp { turn_id, causation_id, participant, user_metadata, plugin } = stamp;
         let base = BaseEvent {
             event_type,
             event_id,
             timestamp,
             session_id,
-            seq,
+            seq: 0,
             turn_id,
             causation_id,
             participant,
@@ -71,6 +70,13 @@ impl Envelope {
             mono_ns,
         };
         Self { base, plugin, payload }
+    }
+}
+
+impl Envelope {
+    /// Gives the event its place in the order of its scope.
+    pub(crate) fn number(&mut self, seq: u64) {
+        self.base.seq = seq;
     }
 
     /// The fields that every event carries.
@@ -122,6 +128,17 @@ fn object(fields: &impl Serialize) -> Map<String, Value> {
 impl Serialize for Envelope {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.to_json().serialize(serializer)
+    }
+}
+
+/// A payload that was made behind a pointer, because its type was known only when it was decoded.
+impl Payload for Box<dyn Payload> {
+    fn upcast(&self, wanted: TypeId) -> Option<&dyn Any> {
+        (**self).upcast(wanted)
+    }
+
+    fn to_json(&self) -> Value {
+        (**self).to_json()
     }
 }
 

@@ -1,6 +1,12 @@
 //! Which events a subscriber wants, and the handle in which it gets them.
 
-use std::{fmt, marker::PhantomData, ops::Deref, sync::Arc};
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    marker::PhantomData,
+    ops::Deref,
+    sync::Arc,
+};
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -132,6 +138,30 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// What makes two filters the same.
+    fn key(&self) -> (impl Iterator<Item = &'static str>, &[String]) {
+        (self.views.iter().map(|(name, _)| *name), &self.patterns)
+    }
+}
+
+impl PartialEq for Filter {
+    fn eq(&self, other: &Self) -> bool {
+        let ((views, patterns), (other_views, other_patterns)) = (self.key(), other.key());
+        views.eq(other_views) && patterns == other_patterns
+    }
+}
+
+impl Eq for Filter {}
+
+impl Hash for Filter {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (views, patterns) = self.key();
+        views.for_each(|name| name.hash(state));
+        patterns.hash(state);
+    }
+}
+
+impl Filter {
     /// Every event that is or derives from one of the given names, or matches one of the patterns: an exact name,
     /// a prefix such as `tts.*`, or `*`.
     pub fn patterns<P: Into<String>>(patterns: impl IntoIterator<Item = P>) -> Self {
@@ -141,6 +171,14 @@ impl Filter {
     /// Adds events that are or derive from `T`.
     pub fn add<T: EventView>(&mut self) {
         self.views.push((T::NAME, T::info()));
+    }
+
+    pub(crate) fn add_pattern(&mut self, pattern: String) {
+        self.patterns.push(pattern);
+    }
+
+    pub(crate) fn remove_pattern(&mut self, pattern: &str) {
+        self.patterns.retain(|other| other != pattern);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -163,6 +201,18 @@ impl Filter {
                 Some(prefix) => event.name().starts_with(prefix),
                 None => exact(pattern) || derived(pattern),
             })
+    }
+}
+
+/// Names and patterns, separated by commas.
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.views.iter().map(|(name, _)| *name);
+        for (index, text) in names.chain(self.patterns.iter().map(String::as_str)).enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{text}")?;
+        }
+        Ok(())
     }
 }
 

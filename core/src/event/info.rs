@@ -28,6 +28,9 @@ pub enum Overflow {
     DropOldest,
     /// The new event is dropped.
     DropNewest,
+    /// The new event takes the place of a waiting one with the same key: of the same type and session, or what
+    /// [`coalesce_by`](crate::bus::SubscriptionBuilder::coalesce_by) says. Without one, the oldest makes room.
+    Coalesce,
     /// The subscription ends.
     Disconnect,
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use serde_json::Value;
@@ -31,6 +31,7 @@ pub enum CodecError {
 #[derive(Clone)]
 pub struct EventType {
     name: EventName,
+    index: usize,
     lineage: Vec<EventName>,
     known: Known,
 }
@@ -54,7 +55,7 @@ impl EventType {
     #[must_use]
     pub fn typed(info: &'static EventInfo) -> Self {
         let lineage = info.lineage().into_iter().map(EventName::new).collect();
-        Self { name: EventName::new(info.name), lineage, known: Known::Typed(info) }
+        Self { name: EventName::new(info.name), index: index_of(info.name), lineage, known: Known::Typed(info) }
     }
 
     /// Dotted wire name.
@@ -65,6 +66,11 @@ impl EventType {
 
     pub(crate) fn event_name(&self) -> &EventName {
         &self.name
+    }
+
+    /// Number of the name within this process, from 0 in the order in which the names came up.
+    pub(crate) fn index(&self) -> usize {
+        self.index
     }
 
     /// Own name first, then the bases up to `BaseEvent`.
@@ -140,10 +146,54 @@ impl EventType {
                 if !json.is_object() {
                     return Err(misfit("expected a map of fields".to_owned()));
                 }
-                let base = nearest.map(|base| base.read_json(json.clone())).transpose()?;
-                Ok(Box::new(Opaque { json, base }))
+                self.opaque(json, nearest)
             }
         }
+    }
+
+    /// A type of which nothing is known but the name.
+    pub(crate) fn unknown(name: &str) -> Self {
+        Self {
+            name: EventName::from(name.to_owned()),
+            index: index_of(name),
+            lineage: vec![EventName::from(name.to_owned()), EventName::new(BASE_EVENT)],
+            known: Known::Declared { schema: Arc::new(Value::Bool(true)), media: false, nearest: Arc::default() },
+        }
+    }
+
+    /// Reads a payload from the flat JSON object of an event; fields of the base in it are passed over. It is held to the
+    /// schema of its type.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError::Payload`] when the object does not fit the type.
+    pub fn read_json(&self, mut event: Value) -> Result<Box<dyn Payload>, CodecError> {
+        let misfit = |reason| CodecError::Payload { name: self.name.clone(), reason };
+        match event.as_object_mut() {
+            Some(fields) => fields.retain(|key, _| !schema::is_stamped(key)),
+            None => return Err(misfit("expected an object of fields".to_owned())),
+        }
+        match &self.known {
+            Known::Typed(info) => info.read_json(event),
+            Known::Declared { schema, nearest, .. } => {
+                let nearest = *nearest.read().unwrap_or_else(PoisonError::into_inner);
+                if let Some(info) = nearest
+                    && info.name == self.name()
+                {
+                    return info.read_json(event);
+                }
+                let validator = jsonschema::validator_for(schema).map_err(|error| misfit(error.to_string()))?;
+                if let Some(error) = validator.iter_errors(&event).next() {
+                    return Err(misfit(format!("{error} at `{}`", error.instance_path())));
+                }
+                self.opaque(event, nearest)
+            }
+        }
+    }
+
+    fn opaque(&self, json: Value, nearest: Option<&'static EventInfo>) -> Result<Box<dyn Payload>, CodecError> {
+        let base = nearest.map(|base| base.read_json(json.clone())).transpose()?;
+        Ok(Box::new(Opaque { json, base }))
     }
 
     /// Tells a declared type of a compiled-in one, which it may be or derive from.
@@ -219,7 +269,8 @@ impl EventRegistry {
         }
         let nearest = Arc::new(RwLock::new(nearest));
         let known = Known::Declared { schema: Arc::new(schema), media, nearest };
-        let event = Arc::new(EventType { name: name.clone(), lineage, known });
+        let index = index_of(name.as_str());
+        let event = Arc::new(EventType { name: name.clone(), index, lineage, known });
         types.insert(name, Arc::clone(&event));
         event
     }
@@ -235,6 +286,18 @@ impl EventRegistry {
     pub fn list(&self) -> Vec<Arc<EventType>> {
         self.types.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
+}
+
+/// The number of a name. A table of types is then an array, and finding a type in it takes no hashing.
+fn index_of(name: &str) -> usize {
+    static INDEXES: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
+    let mut indexes = INDEXES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(index) = indexes.get(name) {
+        return *index;
+    }
+    let index = indexes.len();
+    indexes.insert(name.to_owned(), index);
+    index
 }
 
 /// Every event type of the core.

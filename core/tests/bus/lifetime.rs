@@ -156,7 +156,7 @@ async fn watchers_are_told_of_each_change_of_interest() {
     let bus = EventBus::new();
     let (changes, mut seen) = log();
     let watched = bus.downgrade();
-    bus.on_interest_change(move || {
+    let _watch = bus.on_interest_change(move || {
         let bus = watched.upgrade().expect("the test holds it");
         let wanted = [NoteEvent::event_type(), AnswerEvent::event_type(), SessionReadyEvent::event_type()]
             .map(|event| bus.is_wanted(event));

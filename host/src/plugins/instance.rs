@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use antiphon_core::{EventBus, PluginBaseEvent, SessionBus};
+use antiphon_core::{EventBus, PluginBaseEvent, SessionBus, bus::InterestWatch};
 use antiphon_plugin_api::{
     PluginManifest,
     abi::{
@@ -34,6 +34,7 @@ pub struct PluginInstance {
     base: Arc<PluginBaseEvent>,
     events: Arc<[PluginEvent]>,
     plugin: PluginBox,
+    _interest: InterestWatch,
 }
 
 impl PluginInstance {
@@ -61,7 +62,7 @@ impl PluginInstance {
             });
         }
         let events: Arc<[PluginEvent]> = events.into_iter().map(PluginEvent::from).collect();
-        let interest = watch_interest(bus, &events);
+        let (interest, watch) = watch_interest(bus, &events);
         let side = HostSide { name: manifest.name.clone(), interest };
         let host = HostBox::from_value(side, TD_Opaque);
         let settings = serde_json::to_vec(settings).expect("settings came from JSON or TOML");
@@ -71,7 +72,7 @@ impl PluginInstance {
             plugin_version: manifest.version.as_str().into(),
             plugin_instance: None,
         });
-        let instance = Self { manifest, base, events, plugin };
+        let instance = Self { manifest, base, events, plugin, _interest: watch };
         instance.check_capabilities().map_err(|error| super::chain(&error))?;
         Ok(Arc::new(instance))
     }
@@ -196,7 +197,7 @@ impl fmt::Debug for PluginInstance {
 }
 
 /// Keeps the plugin's interest bits as the bus' subscriptions are.
-fn watch_interest(bus: &EventBus, events: &Arc<[PluginEvent]>) -> RArc<InterestV1> {
+fn watch_interest(bus: &EventBus, events: &Arc<[PluginEvent]>) -> (RArc<InterestV1>, InterestWatch) {
     let interest = RArc::new(InterestV1::default());
     let update = {
         let (bus, events, interest) = (bus.downgrade(), Arc::clone(events), interest.clone());
@@ -214,8 +215,8 @@ fn watch_interest(bus: &EventBus, events: &Arc<[PluginEvent]>) -> RArc<InterestV
         }
     };
     update();
-    bus.on_interest_change(update);
-    interest
+    let watch = bus.on_interest_change(update);
+    (interest, watch)
 }
 
 /// What a plugin is given of the host.

@@ -1,0 +1,182 @@
+//! What the running handler is handling: for what it emits, for calls that must not wait for themselves, and for the
+//! watchdog.
+
+use std::{
+    cell::Cell,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use uuid::Uuid;
+
+use super::{mailbox::Mailbox, watchdog};
+use crate::{TurnId, event::Envelope};
+
+/// The event that a handler handles.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Handling {
+    pub(super) event_id: Uuid,
+    pub(super) turn_id: Option<TurnId>,
+}
+
+impl Handling {
+    pub(super) fn of(envelope: &Envelope) -> Self {
+        Self { event_id: envelope.base().event_id, turn_id: envelope.base().turn_id }
+    }
+}
+
+/// Whose handler a thread runs: a bus by the address of what its shards share, and a subscription by its number there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) bus: usize,
+    pub(super) mailbox: u64,
+    /// The shard that visits; none in a task of a call.
+    pub(super) shard: Option<usize>,
+}
+
+impl Place {
+    pub(super) fn of(mailbox: &Mailbox, shard: Option<usize>) -> Self {
+        Self { bus: mailbox.shards.address(), mailbox: mailbox.id, shard }
+    }
+}
+
+/// What the watchdog reads of a thread.
+#[derive(Debug, Default)]
+pub(super) struct Mark {
+    /// Odd while a handler runs; another number for each call.
+    call: AtomicU64,
+    bus: AtomicUsize,
+    mailbox: AtomicU64,
+    /// Index of the shard and one; 0 for none.
+    shard: AtomicUsize,
+}
+
+impl Mark {
+    /// The call that runs now, and where.
+    pub(super) fn read(&self) -> Option<(u64, Place)> {
+        let call = self.call.load(Ordering::Acquire);
+        let place = Place {
+            bus: self.bus.load(Ordering::Relaxed),
+            mailbox: self.mailbox.load(Ordering::Relaxed),
+            shard: self.shard.load(Ordering::Relaxed).checked_sub(1),
+        };
+        (call % 2 == 1).then_some((call, place))
+    }
+}
+
+struct Thread {
+    place: Cell<Option<Place>>,
+    handling: Cell<Option<Handling>>,
+    /// Taps that run inside each other.
+    depth: Cell<u32>,
+    mark: OnceLock<Arc<Mark>>,
+}
+
+impl Thread {
+    fn mark(&self) -> &Mark {
+        self.mark.get_or_init(|| {
+            let mark = Arc::default();
+            watchdog::watch_thread(&mark);
+            mark
+        })
+    }
+
+    fn note(&self, place: Option<Place>) {
+        self.place.set(place);
+        if let Some(place) = place {
+            let mark = self.mark();
+            mark.bus.store(place.bus, Ordering::Relaxed);
+            mark.mailbox.store(place.mailbox, Ordering::Relaxed);
+            mark.shard.store(place.shard.map_or(0, |index| index + 1), Ordering::Relaxed);
+        }
+    }
+}
+
+thread_local! {
+    static THREAD: Thread = const {
+        Thread { place: Cell::new(None), handling: Cell::new(None), depth: Cell::new(0), mark: OnceLock::new() }
+    };
+}
+
+/// This thread is at the handler of a subscription until the guard is dropped.
+pub(super) fn enter(place: Place) -> impl Drop {
+    struct Entered(Option<Place>);
+    impl Drop for Entered {
+        fn drop(&mut self) {
+            THREAD.with(|thread| thread.note(self.0));
+        }
+    }
+    THREAD.with(|thread| {
+        let former = thread.place.get();
+        thread.note(Some(place));
+        Entered(former)
+    })
+}
+
+/// Runs a piece of the handler's own code.
+pub(super) fn handle<R>(handling: Handling, code: impl FnOnce() -> R) -> R {
+    struct Handled(Option<Handling>);
+    impl Drop for Handled {
+        fn drop(&mut self) {
+            THREAD.with(|thread| {
+                thread.handling.set(self.0);
+                let call = &thread.mark().call;
+                call.store(call.load(Ordering::Relaxed) + 1, Ordering::Release);
+            });
+        }
+    }
+    let _handled = THREAD.with(|thread| {
+        let former = thread.handling.replace(Some(handling));
+        let call = &thread.mark().call;
+        call.store(call.load(Ordering::Relaxed) + 1, Ordering::Release);
+        Handled(former)
+    });
+    code()
+}
+
+/// Taps that may run inside each other, because one emits what another looks at.
+const DEEPEST: u32 = 16;
+
+/// Lets a tap look at an event; `None` when too many taps run inside each other already.
+pub(super) fn look<R>(envelope: &Envelope, tap: impl FnOnce() -> R) -> Option<R> {
+    struct Looked(Option<Handling>);
+    impl Drop for Looked {
+        fn drop(&mut self) {
+            THREAD.with(|thread| {
+                thread.handling.set(self.0);
+                thread.depth.set(thread.depth.get() - 1);
+            });
+        }
+    }
+    let _looked = THREAD.with(|thread| {
+        let depth = thread.depth.get();
+        (depth < DEEPEST).then(|| {
+            thread.depth.set(depth + 1);
+            Looked(thread.handling.replace(Some(Handling::of(envelope))))
+        })
+    })?;
+    Some(tap())
+}
+
+/// What the handler that runs on this thread is handling.
+pub(super) fn handling() -> Option<Handling> {
+    THREAD.try_with(|thread| thread.handling.get()).ok().flatten()
+}
+
+/// Where this thread is.
+pub(super) fn place() -> Option<Place> {
+    THREAD.try_with(|thread| thread.place.get()).ok().flatten()
+}
+
+/// Whether the handler that runs on this thread is that of this subscription.
+pub(super) fn is_own(mailbox: &Mailbox) -> bool {
+    place().is_some_and(|place| place.bus == mailbox.shards.address() && place.mailbox == mailbox.id)
+}
+
+/// The subscription whose handler runs on this thread.
+pub(super) fn mailbox() -> Option<Arc<Mailbox>> {
+    let place = place()?;
+    watchdog::find_bus(place.bus)?.mailbox(place.mailbox)
+}
