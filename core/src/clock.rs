@@ -3,12 +3,13 @@
 //! [`SystemClock`] is the only code of the workspace's libraries that reads the real time.
 
 use std::{
+    cell::Cell,
     fmt,
     sync::atomic::{AtomicI64, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 /// One reading of a [`Clock`].
@@ -69,6 +70,26 @@ impl SystemClock {
     }
 }
 
+/// Calendar time of nanoseconds since 1970. The date is computed once a day, because that takes longer than the rest.
+fn calendar(utc_ns: i64) -> DateTime<Utc> {
+    const DAY_NS: i64 = 86_400_000_000_000;
+    thread_local! {
+        static TODAY: Cell<(i64, DateTime<Utc>)> = const { Cell::new((0, DateTime::UNIX_EPOCH)) };
+    }
+    let (day, rest_ns) = (utc_ns.div_euclid(DAY_NS), utc_ns.rem_euclid(DAY_NS));
+    let (known, date) = TODAY.get();
+    let midnight = if known == day {
+        date
+    } else {
+        let midnight = DateTime::from_timestamp_nanos(day * DAY_NS);
+        TODAY.set((day, midnight));
+        midnight
+    };
+    let (seconds, nanos) = (rest_ns / 1_000_000_000, rest_ns % 1_000_000_000);
+    let time = NaiveTime::from_num_seconds_from_midnight_opt(seconds as u32, nanos as u32);
+    midnight.date_naive().and_time(time.expect("the rest of a day is less than a day")).and_utc()
+}
+
 impl Default for SystemClock {
     fn default() -> Self {
         Self::new()
@@ -82,7 +103,7 @@ impl Clock for SystemClock {
             self.ask_calendar(mono_ns);
         }
         let utc_ns = self.offset_ns.load(Ordering::Relaxed).saturating_add_unsigned(mono_ns);
-        Now { utc: DateTime::from_timestamp_nanos(utc_ns), mono_ns }
+        Now { utc: calendar(utc_ns), mono_ns }
     }
 
     fn mono_ns(&self) -> u64 {

@@ -145,8 +145,8 @@ fn check<T: EventPayload + PartialEq>(event: T) {
     let stamp = Stamp {
         turn_id: Some(TurnId(3)),
         causation_id: Some(id(9)),
-        participant: Some(Participant { user_id: "ada".to_owned(), id: "1".to_owned() }),
-        user_metadata: Some(json!({ "any": ["thing"] })),
+        participant: Some(Box::new(Participant { user_id: "ada".to_owned(), id: "1".to_owned() })),
+        user_metadata: Some(Box::new(json!({ "any": ["thing"] }))),
         plugin: of_plugin,
     };
     for stamp in [Stamp { plugin: stamp.plugin.clone(), ..Stamp::default() }, stamp] {

@@ -23,9 +23,10 @@ pub(crate) fn expand(input: &DeriveInput, core: &Path) -> Result<TokenStream> {
         let (ty, ident) = (&field.ty, &variant.ident);
         filters.push(quote_spanned! { ty.span()=> <#ty as #core::event::FromEvent>::extend_filter(filter); });
         attempts.push(quote_spanned! { ty.span()=>
-            if let ::core::option::Option::Some(event) = <#ty as #core::event::FromEvent>::from_envelope(envelope) {
-                return ::core::option::Option::Some(Self::#ident(event));
-            }
+            let envelope = match <#ty as #core::event::FromEvent>::from_envelope(envelope) {
+                ::core::result::Result::Ok(event) => return ::core::result::Result::Ok(Self::#ident(event)),
+                ::core::result::Result::Err(envelope) => envelope,
+            };
         });
     }
     if attempts.is_empty() {
@@ -42,10 +43,10 @@ pub(crate) fn expand(input: &DeriveInput, core: &Path) -> Result<TokenStream> {
                 #(#filters)*
             }
             fn from_envelope(
-                envelope: &::std::sync::Arc<#core::event::Envelope>,
-            ) -> ::core::option::Option<Self> {
+                envelope: ::std::sync::Arc<#core::event::Envelope>,
+            ) -> ::core::result::Result<Self, ::std::sync::Arc<#core::event::Envelope>> {
                 #(#attempts)*
-                ::core::option::Option::None
+                ::core::result::Result::Err(envelope)
             }
         }
     })

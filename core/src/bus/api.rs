@@ -1,4 +1,7 @@
 //! What the bus and a session have in common, written once.
+//!
+//! Not here: what takes a handler. The compiler explains what is wrong with a handler at the method that takes it, and could
+//! not show a method that a macro wrote.
 
 /// Writes the methods that emit and subscribe. `$scope` is where events go, `$owner` the session that subscriptions end
 /// with, `$of` says which events they receive.
@@ -8,13 +11,16 @@ macro_rules! emit_and_subscribe {
         #[inline]
         pub fn emit<T: EventPayload>(&self, event: T) {
             let $this = self;
-            let _ = $bus.inner().emit_typed($scope, event, Stamp::default(), Manner::default());
+            let inner = $bus.inner();
+            if !inner.interest.is_unwanted(T::event_type()) {
+                inner.emit_plainly($scope, event);
+            }
         }
 
         /// As `emit`, with what the emitter knows beside the event; tells what became of it.
         pub fn emit_with<T: EventPayload>(&self, event: T, stamp: Stamp) -> Emitted {
             let $this = self;
-            $bus.inner().emit_typed($scope, event, stamp, Manner::default()).into()
+            $bus.inner().emit_typed($scope, event, stamp, Manner { keep: true, ..Manner::default() }).into()
         }
 
         #[doc = concat!("Emits an event of ", $of, ", and waits until the subscriptions that must not lose events have room again.")]
@@ -59,45 +65,6 @@ macro_rules! emit_and_subscribe {
         pub fn emit_json(&self, event: serde_json::Value, unknown: UnknownType) -> Result<Emitted, EmitJsonError> {
             let $this = self;
             $bus.inner().emit_json($scope, event, unknown)
-        }
-
-        #[doc = concat!("Subscribes an async function or closure to what its argument says, one event type, a union, a base type, for the events of ", $of, ".")]
-        /// The subscription ends when the returned guard is dropped.
-        #[track_caller]
-        pub fn subscribe<F, H, Fut>(&self, handler: H) -> Subscription
-        where
-            F: FromEvent,
-            H: Fn(F) -> Fut + Send + Sync + 'static, // `async move` that captures: see `subscribe_with`
-            Fut: HandlerFuture + Send + 'static,
-            Fut::Output: HandlerOutput,
-        {
-            self.subscription().subscribe(handler)
-        }
-
-        /// Subscribes a handler that shares state, for closures that would capture (an `async move` closure that captures
-        /// cannot be called twice at a time, so it is no handler).
-        #[track_caller]
-        pub fn subscribe_with<S, F, H, Fut>(&self, state: Arc<S>, handler: H) -> Subscription
-        where
-            S: Send + Sync + 'static,
-            F: FromEvent,
-            H: Fn(Arc<S>, F) -> Fut + Send + Sync + 'static,
-            Fut: HandlerFuture + Send + 'static,
-            Fut::Output: HandlerOutput,
-        {
-            self.subscription().subscribe_with(state, handler)
-        }
-
-        /// Subscribes a handler for one event, the first that comes; see [`SubscriptionBuilder::once`].
-        #[track_caller]
-        pub fn once<F, H, Fut>(&self, handler: H) -> Subscription
-        where
-            F: FromEvent,
-            H: Fn(F) -> Fut + Send + Sync + 'static, // `async move` that captures: see `subscribe_with`
-            Fut: HandlerFuture + Send + 'static,
-            Fut::Output: HandlerOutput,
-        {
-            self.subscription().once(handler)
         }
 
         /// Calls a function at once, on the thread that emits; see [`SubscriptionBuilder::observe`].

@@ -3,16 +3,21 @@
 
 use std::{
     cell::Cell,
+    panic::AssertUnwindSafe,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    thread,
 };
 
 use uuid::Uuid;
 
 use super::{mailbox::Mailbox, watchdog};
-use crate::{TurnId, event::Envelope};
+use crate::{
+    TurnId,
+    event::{BaseEvent, Envelope},
+};
 
 /// The event that a handler handles.
 #[derive(Debug, Clone, Copy)]
@@ -22,8 +27,8 @@ pub(super) struct Handling {
 }
 
 impl Handling {
-    pub(super) fn of(envelope: &Envelope) -> Self {
-        Self { event_id: envelope.base().event_id, turn_id: envelope.base().turn_id }
+    pub(super) fn of(base: &BaseEvent) -> Self {
+        Self { event_id: base.event_id, turn_id: base.turn_id }
     }
 }
 
@@ -66,7 +71,7 @@ impl Mark {
     }
 }
 
-struct Thread {
+pub(super) struct Thread {
     place: Cell<Option<Place>>,
     handling: Cell<Option<Handling>>,
     /// Taps that run inside each other.
@@ -75,6 +80,17 @@ struct Thread {
 }
 
 impl Thread {
+    /// Runs a piece of the handler's own code. What it throws is caught. What it emits until the next piece has this cause.
+    pub(super) fn handle<R>(&self, handling: Handling, code: impl FnOnce() -> R) -> thread::Result<R> {
+        let call = &self.mark().call;
+        let number = call.load(Ordering::Relaxed);
+        self.handling.set(Some(handling));
+        call.store(number + 1, Ordering::Release);
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(code));
+        call.store(number + 2, Ordering::Release);
+        outcome
+    }
+
     fn mark(&self) -> &Mark {
         self.mark.get_or_init(|| {
             let mark = Arc::default();
@@ -100,40 +116,20 @@ thread_local! {
     };
 }
 
-/// This thread is at the handler of a subscription until the guard is dropped.
-pub(super) fn enter(place: Place) -> impl Drop {
-    struct Entered(Option<Place>);
-    impl Drop for Entered {
+/// Does something at the handler of a subscription.
+pub(super) fn at<R>(place: Place, code: impl FnOnce(&Thread) -> R) -> R {
+    struct Left<'a>(&'a Thread, Option<Place>, Option<Handling>);
+    impl Drop for Left<'_> {
         fn drop(&mut self) {
-            THREAD.with(|thread| thread.note(self.0));
+            self.0.note(self.1);
+            self.0.handling.set(self.2);
         }
     }
     THREAD.with(|thread| {
-        let former = thread.place.get();
+        let _left = Left(thread, thread.place.get(), thread.handling.get());
         thread.note(Some(place));
-        Entered(former)
+        code(thread)
     })
-}
-
-/// Runs a piece of the handler's own code.
-pub(super) fn handle<R>(handling: Handling, code: impl FnOnce() -> R) -> R {
-    struct Handled(Option<Handling>);
-    impl Drop for Handled {
-        fn drop(&mut self) {
-            THREAD.with(|thread| {
-                thread.handling.set(self.0);
-                let call = &thread.mark().call;
-                call.store(call.load(Ordering::Relaxed) + 1, Ordering::Release);
-            });
-        }
-    }
-    let _handled = THREAD.with(|thread| {
-        let former = thread.handling.replace(Some(handling));
-        let call = &thread.mark().call;
-        call.store(call.load(Ordering::Relaxed) + 1, Ordering::Release);
-        Handled(former)
-    });
-    code()
 }
 
 /// Taps that may run inside each other, because one emits what another looks at.
@@ -154,7 +150,7 @@ pub(super) fn look<R>(envelope: &Envelope, tap: impl FnOnce() -> R) -> Option<R>
         let depth = thread.depth.get();
         (depth < DEEPEST).then(|| {
             thread.depth.set(depth + 1);
-            Looked(thread.handling.replace(Some(Handling::of(envelope))))
+            Looked(thread.handling.replace(Some(Handling::of(envelope.base()))))
         })
     })?;
     Some(tap())

@@ -1,37 +1,66 @@
 //! Calling handlers: one visit of a shard, calls that have to wait, and what becomes of failures.
 
 use std::{
+    any::Any,
     collections::VecDeque,
-    future::{Future, poll_fn},
+    future::poll_fn,
     panic::AssertUnwindSafe,
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use futures_util::FutureExt;
 use tracing::{Instrument, Span};
 
 use super::{
-    current::{self, Handling, Place},
-    handler::{Call, Failure, Running},
-    mailbox::{Entry, Mailbox},
+    current::{self, Handling, Place, Thread},
+    handler::{Failure, WorkerBox},
+    mailbox::{Entry, Extra, Mailbox},
     queue::Leave,
     shards::BATCH,
 };
-use crate::event::{
-    Envelope, EventPayload, EventView, Stamp,
-    bus::{ExceptionEvent, HandlerBlockedEvent, SubscriberLaggedEvent, SubscriptionSuspendedEvent},
-    values::{ErrorInfo, panic_message},
+use crate::{
+    SessionId,
+    event::{
+        BaseEvent, Envelope, EventName, EventPayload, EventView, Stamp,
+        bus::{ExceptionEvent, HandlerBlockedEvent, SubscriberLaggedEvent, SubscriptionSuspendedEvent},
+        values::{ErrorInfo, panic_message},
+    },
 };
 
 /// How a call of a handler ended: `None` when the event was not of a type that it takes.
 type Outcome = Option<Result<(), ErrorInfo>>;
 
+/// What is left of an event when its handler has it.
+struct Call {
+    handling: Handling,
+    session_id: Option<SessionId>,
+    event_type: EventName,
+    extra: Option<Box<Extra>>,
+    /// If anybody listens.
+    span: Option<Span>,
+}
+
+impl Call {
+    /// Parts an event from what is told of it if the handler fails.
+    fn new(mailbox: &Mailbox, entry: Entry, is_traced: bool) -> (Self, Arc<Envelope>) {
+        let Entry { envelope, extra } = entry;
+        let base = envelope.base();
+        let call = Self {
+            handling: Handling::of(base),
+            session_id: base.session_id,
+            event_type: base.event_type.clone(),
+            extra,
+            span: if is_traced { span(mailbox, base) } else { None },
+        };
+        (call, envelope)
+    }
+}
+
 /// A call after its first poll.
 enum Started {
     Done(Outcome),
-    Waits(Running),
+    Waits,
 }
 
 /// A shard's visit: calls the handler for up to [`BATCH`] events, at most until a call has to wait. Returns how many
@@ -43,130 +72,135 @@ pub(super) fn visit(
     now_ns: &mut u64,
 ) -> usize {
     let most = if mailbox.options.once { 1 } else { BATCH };
-    let call = mailbox.queue.begin_visit(hand, most);
+    let mut worker = mailbox.queue.begin_visit(hand, most);
     let count = hand.len();
     if count > 0 {
         mailbox.took();
         report_lag(&mailbox);
+        worker = worker.or_else(|| mailbox.hire());
     }
-    let entered = current::enter(Place::of(&mailbox, Some(shard)));
-    while let Some(entry) = hand.pop_front() {
-        let Some(call) = call.as_ref().filter(|_| !mailbox.is_cancelled()) else {
-            drop_quietly(entry);
-            continue;
-        };
-        let span = span(&mailbox, &entry.envelope);
-        match span.in_scope(|| start(call, &entry.envelope)) {
-            Started::Done(outcome) => done(&mailbox, entry, outcome),
-            Started::Waits(running) => {
-                drop(entered);
-                let waiting = Waiting::new(&mailbox, call, *now_ns);
-                mailbox.shards.runtime().spawn(waiting.run(entry, running, span));
-                let leave = mailbox.queue.end_visit(hand, true);
-                follow(&mailbox, leave);
-                return count;
-            }
-        }
+    let waits = current::at(Place::of(&mailbox, Some(shard)), |thread| {
+        work_off(&mailbox, worker.as_mut(), hand, thread)
+    });
+    if let Some(call) = waits {
+        let worker = worker.expect("it has begun a call");
+        let waiting = Waiting { mailbox: Arc::clone(&mailbox), worker: Some(worker), began_ns: *now_ns };
+        mailbox.shards.runtime().spawn(waiting.run(call));
+        let leave = mailbox.queue.promote(hand);
+        follow(&mailbox, leave);
+        return count;
     }
-    drop(entered);
     if count > 0 {
         let began_ns = std::mem::replace(now_ns, mailbox.shards.mono_ns());
         mailbox.note_time(now_ns.saturating_sub(began_ns));
     }
-    let leave = mailbox.queue.end_visit(hand, false);
-    drop(call);
-    follow(&mailbox, leave);
+    leave(&mailbox, worker);
     count
 }
 
+/// Calls the handler for what is in hand, until a call has to wait; that is what it returns.
+fn work_off(
+    mailbox: &Arc<Mailbox>,
+    mut worker: Option<&mut WorkerBox>,
+    hand: &mut VecDeque<Entry>,
+    thread: &Thread,
+) -> Option<Call> {
+    let is_traced = is_traced();
+    while let Some(entry) = hand.pop_front() {
+        let Some(worker) = worker.as_deref_mut().filter(|_| !mailbox.is_cancelled()) else {
+            drop_quietly(entry);
+            continue;
+        };
+        let (call, envelope) = Call::new(mailbox, entry, is_traced);
+        let started = match &call.span {
+            None => start(worker, envelope, call.handling, thread),
+            Some(span) => span.in_scope(|| start(worker, envelope, call.handling, thread)),
+        };
+        match started {
+            Started::Done(outcome) => done(mailbox, call, outcome),
+            Started::Waits => return Some(call),
+        }
+    }
+    None
+}
+
 /// Calls the handler and polls it once, which is all that most need.
-fn start(call: &Call, envelope: &Arc<Envelope>) -> Started {
+fn start(worker: &mut WorkerBox, envelope: Arc<Envelope>, handling: Handling, thread: &Thread) -> Started {
     let first = || {
-        let mut running = call(envelope)?;
+        if !worker.as_mut().begin(envelope) {
+            return Started::Done(None);
+        }
         // Nobody needs to be woken: if it is not done, its own task polls it again at once.
-        match running.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(outcome) => Some(Ok(outcome.map_err(explain))),
-            Poll::Pending => Some(Err(running)),
+        match worker.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(outcome) => Started::Done(Some(outcome.map_err(explain))),
+            Poll::Pending => Started::Waits,
         }
     };
-    let attempt = current::handle(Handling::of(envelope), || std::panic::catch_unwind(AssertUnwindSafe(first)));
-    match attempt {
-        Ok(None) => Started::Done(None),
-        Ok(Some(Ok(outcome))) => Started::Done(Some(outcome)),
-        Ok(Some(Err(running))) => Started::Waits(running),
-        Err(panic) => Started::Done(Some(Err(explain_panic(panic)))),
+    match thread.handle(handling, first) {
+        Ok(started) => started,
+        Err(panic) => Started::Done(Some(Err(explain_panic(panic, worker)))),
     }
 }
 
 /// A worker in a task of its own: begins with a call that has to wait, and goes on with what is queued.
 struct Waiting {
     mailbox: Arc<Mailbox>,
-    call: Option<Call>,
+    /// Until it has ended in good order.
+    worker: Option<WorkerBox>,
     began_ns: u64,
-    left: bool,
 }
 
 impl Waiting {
-    fn new(mailbox: &Arc<Mailbox>, call: &Call, began_ns: u64) -> Self {
-        Self { mailbox: Arc::clone(mailbox), call: Some(Arc::clone(call)), began_ns, left: false }
-    }
-
-    async fn run(mut self, entry: Entry, running: Running, span: Span) {
-        let mut current = (entry, running, span);
-        loop {
-            let (entry, running, span) = current;
-            let outcome = self.wait(&entry.envelope, running).instrument(span).await;
+    async fn run(mut self, first: Call) {
+        let mut current = Some(first);
+        while let Some(call) = current {
+            let outcome =
+                self.wait(call.handling).instrument(call.span.clone().unwrap_or_else(Span::none)).await;
             let now_ns = self.mailbox.shards.mono_ns();
             self.mailbox.note_time(now_ns.saturating_sub(self.began_ns));
-            done(&self.mailbox, entry, outcome);
-            match self.next().await {
-                Some(next) => current = next,
-                None => return,
-            }
+            done(&self.mailbox, call, outcome);
+            current = self.next().await;
         }
+        leave(&self.mailbox, self.worker.take());
     }
 
-    /// Waits for a call, as long as the subscription allows.
-    async fn wait(&self, envelope: &Arc<Envelope>, running: Running) -> Outcome {
-        let limited = with_timeout(self.mailbox.options.timeout, running);
-        let explained = async { limited.await.map_err(explain) };
-        let mut attempt = std::pin::pin!(AssertUnwindSafe(explained).catch_unwind());
-        let (place, handling) = (Place::of(&self.mailbox, None), Handling::of(envelope));
-        let outcome = poll_fn(|context| {
-            let _entered = current::enter(place);
-            current::handle(handling, || attempt.as_mut().poll(context))
+    /// Waits for the call, as long as the subscription allows.
+    async fn wait(&mut self, handling: Handling) -> Outcome {
+        let worker = self.worker.as_mut().expect("it has not ended");
+        let place = Place::of(&self.mailbox, None);
+        let call = poll_fn(|context| {
+            let polled = current::at(place, |thread| {
+                thread.handle(handling, || worker.as_mut().poll(context).map_err(explain))
+            });
+            match polled {
+                Ok(polled) => polled,
+                Err(panic) => Poll::Ready(Err(explain_panic(panic, worker))),
+            }
         });
-        Some(outcome.await.unwrap_or_else(|panic| Err(explain_panic(panic))))
+        let Some(timeout) = self.mailbox.options.timeout else { return Some(call.await) };
+        // Most calls are done before this, so that a timer costs only those that wait.
+        let in_time = tokio::time::timeout(timeout, call).await;
+        Some(in_time.unwrap_or_else(|_| {
+            clear(worker);
+            Err(explain(TimedOut(timeout).into()))
+        }))
     }
 
     /// The next call that has to wait; calls that are done at once are made on the way.
-    async fn next(&mut self) -> Option<(Entry, Running, Span)> {
+    async fn next(&mut self) -> Option<Call> {
+        let mut hand = VecDeque::new();
         loop {
             // Handlers that never wait would keep the other tasks of this thread from running.
             tokio::task::consume_budget().await;
-            let entry = match self.mailbox.queue.next() {
-                Ok(entry) => entry,
-                Err(leave) => {
-                    self.left = true;
-                    drop(self.call.take());
-                    follow(&self.mailbox, leave);
-                    return None;
-                }
-            };
+            hand.push_back(self.mailbox.queue.next()?);
             self.mailbox.took();
             report_lag(&self.mailbox);
-            let Some(call) = self.call.as_ref().filter(|_| !self.mailbox.is_cancelled()) else {
-                drop_quietly(entry);
-                continue;
-            };
             self.began_ns = self.mailbox.shards.mono_ns();
-            let entered = current::enter(Place::of(&self.mailbox, None));
-            let span = span(&self.mailbox, &entry.envelope);
-            let started = span.in_scope(|| start(call, &entry.envelope));
-            drop(entered);
-            match started {
-                Started::Done(outcome) => done(&self.mailbox, entry, outcome),
-                Started::Waits(running) => return Some((entry, running, span)),
+            let (mailbox, worker) = (&self.mailbox, self.worker.as_mut());
+            let place = Place::of(mailbox, None);
+            let waits = current::at(place, |thread| work_off(mailbox, worker, &mut hand, thread));
+            if waits.is_some() {
+                return waits;
             }
         }
     }
@@ -175,36 +209,43 @@ impl Waiting {
 impl Drop for Waiting {
     /// Left in the middle: by a runtime that shuts down.
     fn drop(&mut self) {
-        if !self.left {
-            drop(self.call.take());
+        if let Some(worker) = self.worker.take() {
+            drop_quietly(worker);
             abandon(&self.mailbox);
-            follow(&self.mailbox, self.mailbox.queue.leave());
+            leave(&self.mailbox, None);
         }
     }
 }
 
 /// A call has ended.
-fn done(mailbox: &Arc<Mailbox>, entry: Entry, outcome: Outcome) {
+fn done(mailbox: &Arc<Mailbox>, call: Call, outcome: Outcome) {
     if let Some(outcome) = outcome {
         let failed = outcome.is_err();
         if mailbox.count_call(failed) {
             report_suspension(mailbox);
         }
         if let Err(error) = outcome {
-            if let Some(ticket) = entry.extra.as_ref().and_then(|extra| extra.ticket.as_ref()) {
+            if let Some(ticket) = call.extra.as_ref().and_then(|extra| extra.ticket.as_ref()) {
                 ticket.failed();
             }
-            report_failure(mailbox, &entry.envelope, error);
+            report_failure(mailbox, call.handling, call.session_id, &call.event_type, error);
         }
         if mailbox.options.once {
             mailbox.cancel().into_iter().for_each(drop_quietly);
         }
     }
-    drop_quietly(entry);
     mailbox.count_done();
 }
 
 /// A worker has ended.
+fn leave(mailbox: &Arc<Mailbox>, worker: Option<WorkerBox>) {
+    let (leave, unneeded) = mailbox.queue.end_visit(worker);
+    if unneeded.is_some() {
+        drop_quietly(unneeded);
+    }
+    follow(mailbox, leave);
+}
+
 fn follow(mailbox: &Arc<Mailbox>, leave: Leave) {
     match leave {
         Leave::Idle => {}
@@ -216,9 +257,9 @@ fn follow(mailbox: &Arc<Mailbox>, leave: Leave) {
 
 /// The subscription is over: the state of its handler goes first, so that it is gone when the end is announced.
 fn end(mailbox: &Arc<Mailbox>) {
-    if let Some(call) = mailbox.queue.take_tool() {
-        drop_quietly(call);
-    }
+    let (hire, worker) = mailbox.take_handler();
+    drop_quietly(worker);
+    drop_quietly(hire);
     if let Some(bus) = mailbox.shards.bus() {
         bus.unlist(mailbox);
     }
@@ -251,17 +292,6 @@ pub(super) async fn wait_for_end(mailboxes: &[Arc<Mailbox>]) {
 #[error("the handler was stopped after {} ms, its timeout", .0.as_millis())]
 struct TimedOut(Duration);
 
-async fn with_timeout(
-    timeout: Option<Duration>,
-    running: impl Future<Output = Result<(), Failure>>,
-) -> Result<(), Failure> {
-    let Some(timeout) = timeout else { return running.await };
-    match tokio::time::timeout(timeout, running).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(TimedOut(timeout).into()),
-    }
-}
-
 /// What an `ExceptionEvent` says of an error. Runs the error's own code, down to its destructor.
 fn explain(failure: Failure) -> ErrorInfo {
     let mut error = ErrorInfo::from_error(&*failure, true);
@@ -271,37 +301,52 @@ fn explain(failure: Failure) -> ErrorInfo {
     error
 }
 
-pub(super) fn explain_panic(panic: Box<dyn std::any::Any + Send>) -> ErrorInfo {
+pub(super) fn explain_panic(panic: Box<dyn Any + Send>, worker: &mut WorkerBox) -> ErrorInfo {
+    clear(worker);
+    panic_info(panic)
+}
+
+pub(super) fn panic_info(panic: Box<dyn Any + Send>) -> ErrorInfo {
     let error = ErrorInfo::panic(panic_message(&*panic));
     drop_quietly(panic);
     error
 }
 
+/// Gives a call up.
+fn clear(worker: &mut WorkerBox) {
+    quietly(|| worker.as_mut().clear());
+}
+
 /// Drops something of the user's whose destructor may panic; the task must survive that.
 pub(super) fn drop_quietly<T>(value: T) {
-    if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(|| drop(value))) {
+    quietly(|| drop(value));
+}
+
+fn quietly(destruct: impl FnOnce()) {
+    if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(destruct)) {
         tracing::error!(panic = panic_message(&*panic), "the destructor of an event or a panic panicked");
         std::mem::forget(panic);
     }
 }
 
-/// One call as a span; free while nobody listens for it.
-fn span(mailbox: &Mailbox, envelope: &Envelope) -> Span {
-    if !tracing::enabled!(target: SPANS, tracing::Level::DEBUG) {
-        return Span::none();
-    }
-    let base = envelope.base();
+/// Whether anybody listens for the spans of handlers.
+fn is_traced() -> bool {
+    tracing::enabled!(target: SPANS, tracing::Level::DEBUG)
+}
+
+/// One call as a span.
+fn span(mailbox: &Mailbox, base: &BaseEvent) -> Option<Span> {
     if mailbox.shards.bus().is_some_and(|bus| bus.is_silent(&base.event_type)) {
-        return Span::none();
+        return None;
     }
-    tracing::debug_span!(
+    Some(tracing::debug_span!(
         target: SPANS,
         "handle",
         event_type = %base.event_type,
         event_id = %base.event_id,
         seq = base.seq,
         handler = %mailbox.options.name,
-    )
+    ))
 }
 
 /// Target of the spans of handlers, to filter by.
@@ -313,29 +358,32 @@ fn emit_about<T: EventPayload>(mailbox: &Mailbox, event: T) {
     }
 }
 
-pub(super) fn report_failure(mailbox: &Mailbox, envelope: &Envelope, exc: ErrorInfo) {
+/// Tells of a failed call.
+pub(super) fn report_failure(
+    mailbox: &Mailbox,
+    handling: Handling,
+    session_id: Option<SessionId>,
+    event_type: &EventName,
+    exc: ErrorInfo,
+) {
     let handler = mailbox.info();
     tracing::warn!(
         handler = handler.name,
         location = handler.location,
-        event = envelope.event_type(),
+        event = %event_type,
         error = exc.message,
         "an event handler failed"
     );
     // A failing handler of exceptions would answer itself for ever.
-    if envelope.event_type() == ExceptionEvent::NAME {
+    if *event_type == *ExceptionEvent::NAME {
         return;
     }
-    let base = envelope.base();
-    let event = ExceptionEvent {
-        exc,
-        handler,
-        source_type: base.event_type.to_string(),
-        source_event_id: base.event_id,
-    };
-    let stamp = Stamp { turn_id: base.turn_id, causation_id: Some(base.event_id), ..Stamp::default() };
+    let Handling { event_id, turn_id } = handling;
+    let event =
+        ExceptionEvent { exc, handler, source_type: event_type.to_string(), source_event_id: event_id };
+    let stamp = Stamp { turn_id, causation_id: Some(event_id), ..Stamp::default() };
     if let Some(bus) = mailbox.shards.bus() {
-        bus.emit_in(base.session_id, event, stamp);
+        bus.emit_in(session_id, event, stamp);
     }
 }
 

@@ -7,19 +7,20 @@ use std::{
         Arc, Mutex, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::Waker,
 };
 
 use chrono::{DateTime, Utc};
+use smallvec::SmallVec;
 use tokio::runtime::Handle;
 
 use super::{
-    current,
-    deliver,
+    current, deliver,
     interest::Interest,
     lock,
-    mailbox::{Delivery, Entry, Mailbox, Options, Patience},
+    mailbox::{Delivery, Entry, Extra, Mailbox, Options, Patience},
     queue::Ring,
-    scope::{Route, Scope},
+    scope::{Receiver, Route, Scope},
     settle::{Pending, Settled},
     shards::Shards,
     subscription::Work,
@@ -73,6 +74,8 @@ pub(super) struct Manner<'a> {
     pub(super) patience: Patience,
     /// Build it even if nobody wants it.
     pub(super) always: bool,
+    /// The emitter wants the event as it was accepted.
+    pub(super) keep: bool,
     /// When it happened, if the emitter knows better.
     pub(super) timestamp: Option<DateTime<Utc>>,
     /// Who waits until all handlers are done with it.
@@ -81,7 +84,8 @@ pub(super) struct Manner<'a> {
 
 /// An event that was accepted.
 pub(super) struct Dispatched {
-    pub(super) envelope: Arc<Envelope>,
+    /// If the emitter wanted it.
+    envelope: Option<Arc<Envelope>>,
     pub(super) lost: usize,
     /// Subscriptions that have no room for the next.
     pub(super) crowded: Vec<Arc<Mailbox>>,
@@ -90,7 +94,7 @@ pub(super) struct Dispatched {
 impl From<Option<Dispatched>> for Emitted {
     fn from(dispatched: Option<Dispatched>) -> Self {
         match dispatched {
-            Some(Dispatched { envelope, lost, .. }) => Self { envelope: Some(envelope), lost },
+            Some(Dispatched { envelope, lost, .. }) => Self { envelope, lost },
             None => Self::default(),
         }
     }
@@ -99,8 +103,14 @@ impl From<Option<Dispatched>> for Emitted {
 /// What is left to do for an event when the lock of its scope is released.
 #[derive(Default)]
 struct Aftermath {
-    ready: Vec<Arc<Mailbox>>,
-    readers: Vec<std::task::Waker>,
+    ready: SmallVec<[Arc<Mailbox>; 4]>,
+    rare: Option<Box<Rare>>,
+}
+
+/// What is left to do for few events.
+#[derive(Default)]
+struct Rare {
+    readers: Vec<Waker>,
     crowded: Vec<Arc<Mailbox>>,
     losers: Vec<Arc<Mailbox>>,
     /// Their destructors are not ours.
@@ -123,8 +133,13 @@ impl Inner {
         })
     }
 
+    /// Emits a value of a type that somebody wants. Apart, so that finding out that nobody does costs no more than that.
+    #[inline(never)]
+    pub(super) fn emit_plainly<T: EventPayload>(&self, scope: &Scope, event: T) {
+        let _ = self.emit(scope, T::event_type(), event, Stamp::default(), Manner::default());
+    }
+
     /// Emits a value of a type that the program knows.
-    #[inline]
     pub(super) fn emit_typed<T: EventPayload>(
         &self,
         scope: &Scope,
@@ -171,7 +186,11 @@ impl Inner {
         mut envelope: Arc<Envelope>,
         manner: Manner<'_>,
     ) -> Option<Dispatched> {
-        let keys = if self.has_keys.load(Ordering::Relaxed) { self.keys(scope, event, &envelope) } else { Vec::new() };
+        let keys = if self.has_keys.load(Ordering::Relaxed) {
+            self.keys(scope, event, &envelope)
+        } else {
+            Vec::new()
+        };
         let mut after = Aftermath::default();
         let mut order = lock(&scope.order);
         let (route, seq, stale) = order.route(scope, &self.host, event);
@@ -182,52 +201,44 @@ impl Inner {
             drop((stale, envelope));
             return None;
         }
-        let special = (!route.taps.is_empty() || route.receivers.len() > MANY_LISTENERS).then(|| Arc::clone(route));
+        let special =
+            (!route.taps.is_empty() || route.receivers.len() > MANY_LISTENERS).then(|| Arc::clone(route));
         Arc::get_mut(&mut envelope).expect("nobody else has it yet").number(*seq + 1);
         *seq += 1;
-        for receiver in &route.receivers {
-            let mailbox = &receiver.mailbox;
-            let key = keys.iter().find(|(id, _)| *id == mailbox.id).map(|(_, key)| *key);
-            let pending = manner.pending.filter(|_| mailbox.queue.has_workers() && !mailbox.is_settling());
-            let entry = Entry::new(&envelope, pending, key);
-            let (delivery, ring) = mailbox.push(entry, receiver.overflow, manner.patience);
+        let mono_ns = envelope.base().mono_ns;
+        let mut kept = Some(envelope);
+        let keep = manner.keep || special.is_some();
+        for (left, Receiver { mailbox, overflow }) in (0..route.receivers.len()).rev().zip(&route.receivers) {
+            // The last can have it, which saves counting up and down.
+            let envelope = if left == 0 && !keep { kept.take() } else { kept.clone() };
+            let Some(envelope) = envelope else { break };
+            let extra = if keys.is_empty() && manner.pending.is_none() {
+                None
+            } else {
+                after.extra(mailbox, &keys, manner.pending)
+            };
+            let entry = Entry { envelope, extra };
+            let (delivery, ring) = mailbox.push(entry, *overflow, manner.patience);
             after.note(mailbox, delivery, ring);
-            if pending.is_some() {
-                after.ticketed.push(Arc::clone(mailbox));
-            }
         }
         drop(order);
-        drop(stale);
-        let Aftermath { ready, readers, crowded, losers, spare, ticketed } = after;
-        for mailbox in &ticketed {
-            // It may have begun to wait in the meantime, perhaps for this very emitter.
-            if mailbox.is_settling() {
-                mailbox.release_tickets();
-            }
+        if stale.is_some() {
+            drop(stale);
         }
-        if !ready.is_empty() {
-            self.shards.schedule(ready);
+        if !after.ready.is_empty() {
+            self.shards.schedule(after.ready);
         }
-        readers.into_iter().for_each(std::task::Waker::wake);
-        for tap in special.iter().flat_map(|route| &route.taps) {
-            tap.look(&envelope);
+        if let Some((route, envelope)) = special.as_ref().zip(kept.as_ref()) {
+            route.taps.iter().for_each(|tap| tap.look(envelope));
         }
-        let lost = losers.len();
-        for mailbox in &losers {
-            // It may have been disconnected, which ends the wait for room.
-            mailbox.bell.ring();
-            if mailbox.begins_to_lag() {
-                deliver::report_lag(mailbox);
-            }
-        }
-        drop(spare);
+        let (lost, crowded) = after.rare.map(|rare| rare.settle()).unwrap_or_default();
         if let Some(route) = special.filter(|route| route.receivers.len() > MANY_LISTENERS)
             && self.interest.begins_to_crowd(event)
         {
             self.warn_of_many(scope, event, &route);
         }
-        self.shards.help_if_late(envelope.base().mono_ns);
-        Some(Dispatched { envelope, lost, crowded })
+        self.shards.help_if_late(mono_ns);
+        Some(Dispatched { envelope: kept, lost, crowded })
     }
 
     /// What makes the event stand for others, by subscription. User code, so not under the lock.
@@ -332,7 +343,12 @@ impl Inner {
         lock(&self.live).shut = true;
     }
 
-    pub(super) fn open_mailbox(&self, scope: Option<&Arc<Scope>>, options: Options, work: Work) -> Arc<Mailbox> {
+    pub(super) fn open_mailbox(
+        &self,
+        scope: Option<&Arc<Scope>>,
+        options: Options,
+        work: Work,
+    ) -> Arc<Mailbox> {
         if matches!(work, Work::Handler(_)) {
             self.shards.start();
         }
@@ -406,21 +422,67 @@ impl Inner {
 }
 
 impl Aftermath {
+    /// What an event has beside it in one queue.
+    #[cold]
+    fn extra(
+        &mut self,
+        mailbox: &Arc<Mailbox>,
+        keys: &[(u64, u64)],
+        pending: Option<&Arc<Pending>>,
+    ) -> Option<Box<Extra>> {
+        let key = keys.iter().find(|(id, _)| *id == mailbox.id).map(|(_, key)| *key);
+        let pending = pending.filter(|_| mailbox.queue.has_workers() && !mailbox.is_settling());
+        if pending.is_some() {
+            self.rare().ticketed.push(Arc::clone(mailbox));
+        }
+        let ticket = pending.map(Pending::ticket);
+        (ticket.is_some() || key.is_some()).then(|| Box::new(Extra { ticket, key }))
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    #[inline]
     fn note(&mut self, mailbox: &Arc<Mailbox>, delivery: Delivery, ring: Ring) {
         match ring {
             Ring::Nobody => {}
             Ring::Shard => self.ready.push(Arc::clone(mailbox)),
-            Ring::Stream(reader) => self.readers.push(reader),
+            Ring::Stream(reader) => self.rare().readers.push(reader),
         }
         match delivery {
             Delivery::Queued => {}
-            Delivery::Crowded => self.crowded.push(Arc::clone(mailbox)),
+            Delivery::Crowded => self.rare().crowded.push(Arc::clone(mailbox)),
             Delivery::Lost(entry) => {
-                self.losers.push(Arc::clone(mailbox));
-                self.spare.push(entry);
+                self.rare().losers.push(Arc::clone(mailbox));
+                self.rare().spare.push(entry);
             }
-            Delivery::Spare(entry) => self.spare.push(entry),
+            Delivery::Spare(entry) => self.rare().spare.push(entry),
         }
+    }
+}
+
+impl Rare {
+    /// Returns how many lost something, and who is crowded.
+    #[cold]
+    fn settle(self) -> (usize, Vec<Arc<Mailbox>>) {
+        let Self { readers, crowded, losers, spare, ticketed } = self;
+        for mailbox in &ticketed {
+            // It may have begun to wait in the meantime, perhaps for this very emitter.
+            if mailbox.is_settling() {
+                mailbox.release_tickets();
+            }
+        }
+        readers.into_iter().for_each(Waker::wake);
+        for mailbox in &losers {
+            // It may have been disconnected, which ends the wait for room.
+            mailbox.bell.ring();
+            if mailbox.begins_to_lag() {
+                deliver::report_lag(mailbox);
+            }
+        }
+        drop(spare);
+        (losers.len(), crowded)
     }
 }
 

@@ -87,6 +87,45 @@ impl EventBus {
 
     emit_and_subscribe!(this, this, &this.inner.host, None, "the host and of all sessions");
 
+    /// Subscribes an async function or closure to what its argument says, one event type, a union, a base type, for the
+    /// events of the host and of all sessions. The subscription ends when the returned guard is dropped.
+    #[track_caller]
+    pub fn subscribe<F, H, Fut>(&self, handler: H) -> Subscription
+    where
+        F: FromEvent,
+        H: Fn(F) -> Fut + Send + Sync + 'static, // `async move` that captures: see `subscribe_with`
+        Fut: HandlerFuture + Send + 'static,
+        Fut::Output: HandlerOutput,
+    {
+        self.subscription().subscribe(handler)
+    }
+
+    /// Subscribes a handler that shares state, for closures that would capture (an `async move` closure that captures
+    /// cannot be called twice at a time, so it is no handler).
+    #[track_caller]
+    pub fn subscribe_with<S, F, H, Fut>(&self, state: Arc<S>, handler: H) -> Subscription
+    where
+        S: Send + Sync + 'static,
+        F: FromEvent,
+        H: Fn(Arc<S>, F) -> Fut + Send + Sync + 'static,
+        Fut: HandlerFuture + Send + 'static,
+        Fut::Output: HandlerOutput,
+    {
+        self.subscription().subscribe_with(state, handler)
+    }
+
+    /// Subscribes a handler for one event, the first that comes; see [`SubscriptionBuilder::once`].
+    #[track_caller]
+    pub fn once<F, H, Fut>(&self, handler: H) -> Subscription
+    where
+        F: FromEvent,
+        H: Fn(F) -> Fut + Send + Sync + 'static, // `async move` that captures: see `subscribe_with`
+        Fut: HandlerFuture + Send + 'static,
+        Fut::Output: HandlerOutput,
+    {
+        self.subscription().once(handler)
+    }
+
     /// Whether any subscription of the host or of a session wants events of a type.
     #[must_use]
     pub fn is_wanted(&self, event: &EventType) -> bool {
@@ -226,6 +265,8 @@ impl Default for EventBus {
 
 impl fmt::Debug for EventBus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventBus").field("subscriptions", &self.inner.mailboxes().len()).finish_non_exhaustive()
+        f.debug_struct("EventBus")
+            .field("subscriptions", &self.inner.mailboxes().len())
+            .finish_non_exhaustive()
     }
 }

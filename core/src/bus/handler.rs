@@ -2,11 +2,14 @@
 
 use std::{
     error::Error,
-    future::{Future, poll_fn},
-    pin::{Pin, pin},
+    future::Future,
+    marker::PhantomData,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
+
+use pin_project_lite::pin_project;
 
 use crate::event::{Envelope, FromEvent};
 
@@ -62,25 +65,69 @@ impl<Fut: Future> HandlerFuture for Fut {
     }
 }
 
-pub(super) type Running = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
+/// Calls a handler, one call at a time, in memory that all its calls share.
+pub(super) trait Worker: Send {
+    /// Calls the handler; `false` when the event is not of a type that it takes.
+    fn begin(self: Pin<&mut Self>, envelope: Arc<Envelope>) -> bool;
 
-/// Starts the handler for an event; `None` when the event is not of a type that it takes.
-pub(super) type Call = Arc<dyn Fn(&Arc<Envelope>) -> Option<Running> + Send + Sync>;
+    /// Gets the call on. When it is done, its future has been dropped.
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Failure>>;
 
-pub(super) fn erase<F, H, Fut>(handler: H) -> Call
+    /// Gives the call up.
+    fn clear(self: Pin<&mut Self>);
+}
+
+pub(super) type WorkerBox = Pin<Box<dyn Worker>>;
+
+/// Makes a worker; they share the handler.
+pub(super) type Hire = Arc<dyn Fn() -> WorkerBox + Send + Sync>;
+
+pin_project! {
+    struct Caller<F, H, Fut> {
+        handler: Arc<H>,
+        #[pin]
+        call: Option<Fut>,
+        event: PhantomData<fn(F)>,
+    }
+}
+
+impl<F, H, Fut> Worker for Caller<F, H, Fut>
 where
     F: FromEvent,
     H: Fn(F) -> Fut + Send + Sync + 'static,
     Fut: HandlerFuture + Send + 'static,
     Fut::Output: HandlerOutput,
 {
-    Arc::new(move |envelope| {
-        let running = handler(F::from_envelope(envelope)?);
-        Some(Box::pin(async move {
-            let mut running = pin!(running);
-            poll_fn(|context| running.as_mut().poll_handler(context)).await.into_result()
-        }))
-    })
+    fn begin(self: Pin<&mut Self>, envelope: Arc<Envelope>) -> bool {
+        let Ok(event) = F::from_envelope(envelope) else { return false };
+        let mut this = self.project();
+        let call = (this.handler)(event);
+        this.call.set(Some(call));
+        true
+    }
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        let mut this = self.project();
+        let Some(call) = this.call.as_mut().as_pin_mut() else { return Poll::Ready(Ok(())) };
+        let Poll::Ready(output) = call.poll_handler(context) else { return Poll::Pending };
+        this.call.set(None);
+        Poll::Ready(output.into_result())
+    }
+
+    fn clear(self: Pin<&mut Self>) {
+        self.project().call.set(None);
+    }
+}
+
+pub(super) fn erase<F, H, Fut>(handler: H) -> Hire
+where
+    F: FromEvent,
+    H: Fn(F) -> Fut + Send + Sync + 'static,
+    Fut: HandlerFuture + Send + 'static,
+    Fut::Output: HandlerOutput,
+{
+    let handler = Arc::new(handler);
+    Arc::new(move || Box::pin(Caller { handler: Arc::clone(&handler), call: None, event: PhantomData }))
 }
 
 /// Lets a tap look at an event; `false` when the event is not of a type that it takes.

@@ -81,7 +81,7 @@ impl Inner {
         if self.interest.is_unwanted(&known) {
             return Ok(Emitted::default());
         }
-        Ok(self.emit(scope, &known, payload, stamp, Manner::default()).into())
+        Ok(self.emit(scope, &known, payload, stamp, Manner { keep: true, ..Manner::default() }).into())
     }
 }
 
@@ -102,8 +102,8 @@ fn stamp(event_type: &str, event: &Value) -> Result<Stamp, EmitJsonError> {
     Ok(Stamp {
         turn_id: read(event_type, event, "turn_id")?,
         causation_id: read::<Uuid>(event_type, event, "causation_id")?,
-        participant: read::<Participant>(event_type, event, "participant")?,
-        user_metadata: event.get("user_metadata").filter(|value| !value.is_null()).cloned(),
+        participant: read::<Box<Participant>>(event_type, event, "participant")?,
+        user_metadata: read(event_type, event, "user_metadata")?,
         plugin: None,
     })
 }

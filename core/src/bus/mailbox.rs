@@ -6,7 +6,7 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, Location},
     sync::{
-        Arc, Weak,
+        Arc, Mutex, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::Waker,
@@ -18,11 +18,12 @@ use serde::Serialize;
 use super::{
     bell::Bell,
     current,
-    deliver::{explain_panic, report_failure, report_suspension},
-    handler::{Call, Look},
-    queue::{Ended, Full, Keyed, Queue, Ring},
+    deliver::{panic_info, report_failure, report_suspension},
+    handler::{Hire, Look, WorkerBox},
+    lock,
+    queue::{Ended, Full, Keyed, Pushed, Queue, Ring},
     scope::Scope,
-    settle::{Pending, Ticket},
+    settle::Ticket,
     shards::Shards,
     subscription::Work,
 };
@@ -60,7 +61,10 @@ pub(super) struct Options {
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options").field("name", &self.name).field("filter", &self.filter).finish_non_exhaustive()
+        f.debug_struct("Options")
+            .field("name", &self.name)
+            .field("filter", &self.filter)
+            .finish_non_exhaustive()
     }
 }
 
@@ -119,15 +123,8 @@ pub(super) struct Entry {
 pub(super) struct Extra {
     /// Somebody waits until this is handled.
     pub(super) ticket: Option<Ticket>,
-    key: Option<u64>,
-}
-
-impl Entry {
-    pub(super) fn new(envelope: &Arc<Envelope>, pending: Option<&Arc<Pending>>, key: Option<u64>) -> Self {
-        let extra = (pending.is_some() || key.is_some())
-            .then(|| Box::new(Extra { ticket: pending.map(Pending::ticket), key }));
-        Self { envelope: Arc::clone(envelope), extra }
-    }
+    /// Stands for what has the same.
+    pub(super) key: Option<u64>,
 }
 
 impl Keyed for Entry {
@@ -148,8 +145,9 @@ pub(super) struct Mailbox {
     pub(super) options: Options,
     /// The session that it belongs to; the host's have none.
     pub(super) scope: Option<Weak<Scope>>,
-    /// With the handler, until the subscription is over; streams have none.
-    pub(super) queue: Queue<Entry, Call>,
+    pub(super) queue: Queue<Entry, WorkerBox>,
+    /// The handler, until the subscription is over; streams and taps have none.
+    hire: Mutex<Option<Hire>>,
     /// What is called at once, instead of a queue.
     pub(super) tap: Option<Look>,
     /// Calls of the tap that run now.
@@ -175,8 +173,8 @@ pub(super) struct Mailbox {
     overfull: AtomicBool,
     /// A loss was reported since something was last taken.
     lagging: AtomicBool,
-    /// How often something was taken, or a call of the handler ended.
-    progress: AtomicU64,
+    /// How often something was taken.
+    taken: AtomicU64,
     /// Emitters have waited for room in vain; until there is progress, none waits any more.
     stuck: AtomicBool,
     /// How often the handler is waiting for the end of other subscriptions.
@@ -205,17 +203,17 @@ impl Mailbox {
         work: Work,
         shards: Arc<Shards>,
     ) -> Self {
-        let concurrency = options.concurrency;
-        let (handler, tap) = match work {
-            Work::Handler(call) => (Some(call), None),
-            Work::Tap(look) => (None, Some(look)),
-            Work::Stream => (None, None),
+        let (concurrency, hire, tap) = match work {
+            Work::Handler(hire) => (options.concurrency, Some(hire), None),
+            Work::Tap(look) => (0, None, Some(look)),
+            Work::Stream => (0, None, None),
         };
         Self {
             id,
             options,
             scope,
-            queue: Queue::new(concurrency, handler),
+            queue: Queue::new(concurrency),
+            hire: Mutex::new(hire),
             tap,
             looking: AtomicU32::new(0),
             interested: AtomicBool::new(true),
@@ -233,7 +231,7 @@ impl Mailbox {
             muted: AtomicBool::new(false),
             overfull: AtomicBool::new(false),
             lagging: AtomicBool::new(false),
-            progress: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
             stuck: AtomicBool::new(false),
             stopping: AtomicU32::new(0),
             settling: AtomicU32::new(0),
@@ -258,11 +256,21 @@ impl Mailbox {
     }
 
     /// Queues an event. The caller does what the `Ring` says after it has released its own locks.
+    #[inline]
     pub(super) fn push(&self, entry: Entry, overflow: Overflow, patience: Patience) -> (Delivery, Ring) {
         if self.muted.load(Ordering::Relaxed) {
             self.muted_events.fetch_add(1, Ordering::Relaxed);
             return (Delivery::Spare(entry), Ring::Nobody);
         }
+        match self.queue.push(entry, self.options.capacity) {
+            Ok(ring) => (Delivery::Queued, ring),
+            Err(entry) => self.push_full(entry, overflow, patience),
+        }
+    }
+
+    /// There was no room a moment ago.
+    #[cold]
+    fn push_full(&self, entry: Entry, overflow: Overflow, patience: Patience) -> (Delivery, Ring) {
         let capacity = self.options.capacity;
         let full = match overflow {
             Overflow::Wait => Full::Stretch(self.limit(patience)),
@@ -271,16 +279,16 @@ impl Mailbox {
             Overflow::Coalesce => Full::Coalesce,
             Overflow::Disconnect => Full::Close,
         };
-        let (pushed, ring, depth) = self.queue.push(entry, capacity, full);
+        let (pushed, ring, depth) = self.queue.push_full(entry, capacity, full);
         let delivery = match pushed {
-            super::queue::Pushed::Queued => Delivery::Queued,
-            super::queue::Pushed::Crowded => {
+            Pushed::Queued => Delivery::Queued,
+            Pushed::Crowded => {
                 if depth >= Patience::Handler.limit(capacity) {
                     self.overfull.store(true, Ordering::Relaxed);
                 }
                 Delivery::Crowded
             }
-            super::queue::Pushed::Lost(entry) => {
+            Pushed::Lost(entry) => {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
                 // A lag notice that is lost itself would call for the next one, without end.
                 if !entry.envelope.event_type().starts_with("bus.") {
@@ -288,11 +296,11 @@ impl Mailbox {
                 }
                 Delivery::Lost(entry)
             }
-            super::queue::Pushed::Replaced(entry) => {
+            Pushed::Replaced(entry) => {
                 self.coalesced.fetch_add(1, Ordering::Relaxed);
                 Delivery::Spare(entry)
             }
-            super::queue::Pushed::Closed(entry) => Delivery::Spare(entry),
+            Pushed::Closed(entry) => Delivery::Spare(entry),
         };
         (delivery, ring)
     }
@@ -347,12 +355,12 @@ impl Mailbox {
     pub(super) async fn wait_for_room(&self) {
         let mut idle_checks = 0;
         loop {
-            let progress = self.progress.load(Ordering::Relaxed);
+            let progress = self.progress();
             let room = self.bell.until(|| self.has_room());
             if tokio::time::timeout(STUCK_AFTER / STUCK_CHECKS, room).await.is_ok() {
                 return;
             }
-            idle_checks = if self.progress.load(Ordering::Relaxed) == progress { idle_checks + 1 } else { 0 };
+            idle_checks = if self.progress() == progress { idle_checks + 1 } else { 0 };
             if idle_checks == STUCK_CHECKS {
                 idle_checks = 0;
                 self.stuck.store(true, Ordering::SeqCst);
@@ -368,17 +376,10 @@ impl Mailbox {
         }
     }
 
-    /// Something was taken, or a call has ended.
-    fn progress(&self) {
-        self.progress.fetch_add(1, Ordering::Relaxed);
-        if self.stuck.load(Ordering::Relaxed) {
-            self.stuck.store(false, Ordering::SeqCst);
-        }
-    }
-
     /// Something was taken from the queue.
     pub(super) fn took(&self) {
-        self.progress();
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        self.count_done();
         if self.lagging.load(Ordering::Relaxed) {
             self.lagging.store(false, Ordering::Relaxed);
         }
@@ -415,13 +416,28 @@ impl Mailbox {
         reached && !self.muted.swap(true, Ordering::Relaxed)
     }
 
-    /// A worker is done with an event, whether or not its handler was called.
+    /// A worker is done with an event.
     pub(super) fn count_done(&self) {
-        if self.options.concurrency == 1 && !self.stuck.load(Ordering::Relaxed) {
-            self.progress.store(self.progress.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        } else {
-            self.progress();
+        if self.stuck.load(Ordering::Relaxed) {
+            self.stuck.store(false, Ordering::SeqCst);
         }
+    }
+
+    /// Counts up whenever something was taken, or a call has ended.
+    fn progress(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed) + self.delivered.load(Ordering::Relaxed)
+    }
+
+    /// Something to call the handler with, where none lies idle; `None` when the subscription is over.
+    pub(super) fn hire(&self) -> Option<WorkerBox> {
+        let hire = lock(&self.hire).clone()?;
+        Some(hire())
+    }
+
+    /// Takes the handler away; the caller drops it outside of all locks.
+    #[must_use]
+    pub(super) fn take_handler(&self) -> (Option<Hire>, Option<WorkerBox>) {
+        (lock(&self.hire).take(), self.queue.take_idle())
     }
 
     /// Calls the tap, on the thread of the emitter.
@@ -442,7 +458,9 @@ impl Mailbox {
                     if self.count_call(true) {
                         report_suspension(self);
                     }
-                    report_failure(self, envelope, explain_panic(panic));
+                    let base = envelope.base();
+                    let (handling, error) = (current::Handling::of(base), panic_info(panic));
+                    report_failure(self, handling, base.session_id, &base.event_type, error);
                 }
                 None => {
                     self.dropped.fetch_add(1, Ordering::Relaxed);

@@ -69,7 +69,7 @@ pub(super) trait Keyed {
 }
 
 ///
-/// `W` is what a worker works with: the handler, which is dropped when the subscription is over.
+/// `W` is what a worker works with. One of them lies idle here while no worker has it.
 pub(super) struct Queue<T, W> {
     state: Mutex<State<T, W>>,
     /// How many workers there may be; a stream has none, its reader takes the items.
@@ -78,7 +78,7 @@ pub(super) struct Queue<T, W> {
 
 struct State<T, W> {
     waiting: VecDeque<T>,
-    tool: Option<W>,
+    idle: Option<W>,
     workers: u32,
     scheduled: bool,
     closed: bool,
@@ -90,13 +90,12 @@ struct State<T, W> {
     reader: Option<Waker>,
 }
 
-impl<T: Keyed, W: Clone> Queue<T, W> {
-    /// An open queue. Without a tool it has no workers, but a reader.
-    pub(super) fn new(concurrency: u32, tool: Option<W>) -> Self {
-        let concurrency = if tool.is_some() { concurrency } else { 0 };
+impl<T: Keyed, W> Queue<T, W> {
+    /// An open queue. Where there may be no worker, it has a reader.
+    pub(super) fn new(concurrency: u32) -> Self {
         let state = State {
             waiting: VecDeque::new(),
-            tool,
+            idle: None,
             workers: 0,
             scheduled: false,
             closed: false,
@@ -112,8 +111,23 @@ impl<T: Keyed, W: Clone> Queue<T, W> {
         lock(&self.state)
     }
 
-    /// Queues an item; returns besides how many wait now.
-    pub(super) fn push(&self, item: T, capacity: usize, full: Full) -> (Pushed<T>, Ring, usize) {
+    /// Queues an item if there is room for it.
+    ///
+    /// # Errors
+    ///
+    /// The item, where [`Queue::push_full`] has to decide.
+    #[inline]
+    pub(super) fn push(&self, item: T, capacity: usize) -> Result<Ring, T> {
+        let mut state = self.state();
+        if state.closed || state.waiting.len() >= capacity {
+            return Err(item);
+        }
+        state.waiting.push_back(item);
+        Ok(state.ring(self.concurrency))
+    }
+
+    /// Queues an item, perhaps at the cost of another; returns besides how many wait now.
+    pub(super) fn push_full(&self, item: T, capacity: usize, full: Full) -> (Pushed<T>, Ring, usize) {
         let mut state = self.state();
         if state.closed {
             return (Pushed::Closed(item), Ring::Nobody, 0);
@@ -146,41 +160,35 @@ impl<T: Keyed, W: Clone> Queue<T, W> {
         (pushed, state.ring(self.concurrency), state.waiting.len())
     }
 
-    /// A shard begins its visit and takes up to `most` items. `None` when the subscription is over.
+    /// A shard begins its visit and takes up to `most` items, and what it works with if that lies idle.
     pub(super) fn begin_visit(&self, hand: &mut VecDeque<T>, most: usize) -> Option<W> {
         let mut state = self.state();
         state.scheduled = false;
         state.workers += 1;
         let count = state.waiting.len().min(most);
         hand.extend(state.waiting.drain(..count));
-        state.tool.clone()
+        state.idle.take()
     }
 
-    /// A shard's visit ends, or its worker goes on in a task of its own (`promoted`). What it still has in hand goes back to
-    /// the front.
-    pub(super) fn end_visit(&self, hand: &mut VecDeque<T>, promoted: bool) -> Leave {
+    /// A shard's visit ends.
+    pub(super) fn end_visit(&self, with: Option<W>) -> (Leave, Option<W>) {
+        let mut state = self.state();
+        let unneeded = if state.idle.is_none() { std::mem::replace(&mut state.idle, with) } else { with };
+        (state.leave(self.concurrency), unneeded)
+    }
+
+    /// The worker of a shard's visit goes on in a task of its own. What it still has in hand goes back to the front.
+    pub(super) fn promote(&self, hand: &mut VecDeque<T>) -> Leave {
         let mut state = self.state();
         while let Some(item) = hand.pop_back() {
             state.waiting.push_front(item);
         }
-        if promoted {
-            return if state.schedule(self.concurrency) { Leave::Reschedule } else { Leave::Idle };
-        }
-        state.leave(self.concurrency)
+        if state.schedule(self.concurrency) { Leave::Reschedule } else { Leave::Idle }
     }
 
-    /// The task of a call takes the next item; `Err` when it is to end.
-    pub(super) fn next(&self) -> Result<T, Leave> {
-        let mut state = self.state();
-        match state.waiting.pop_front() {
-            Some(item) => Ok(item),
-            None => Err(state.leave(self.concurrency)),
-        }
-    }
-
-    /// A worker ends without taking anything more.
-    pub(super) fn leave(&self) -> Leave {
-        self.state().leave(self.concurrency)
+    /// The task of a call takes the next item; without one, it ends with [`Queue::end_visit`].
+    pub(super) fn next(&self) -> Option<T> {
+        self.state().waiting.pop_front()
     }
 
     /// The reader of a stream takes one; `None` when nothing is there yet. Otherwise it is woken for the next.
@@ -218,12 +226,12 @@ impl<T: Keyed, W: Clone> Queue<T, W> {
         std::mem::take(&mut state.waiting)
     }
 
-    /// Takes the tool away, whose state the caller drops outside of all locks.
-    pub(super) fn take_tool(&self) -> Option<W> {
-        self.state().tool.take()
+    /// Takes away what lies idle; the caller drops it outside of all locks.
+    pub(super) fn take_idle(&self) -> Option<W> {
+        self.state().idle.take()
     }
 
-    /// The tool is gone, and whoever waits for the end may know.
+    /// What workers work with is gone, and whoever waits for the end may know.
     pub(super) fn end(&self) {
         self.state().over = true;
     }
@@ -252,7 +260,7 @@ impl<T: Keyed, W: Clone> Queue<T, W> {
         self.state().closed
     }
 
-    /// Nothing runs any more, nor will, and the tool is gone.
+    /// Nothing runs any more, nor will, and what workers worked with is gone.
     pub(super) fn is_over(&self) -> bool {
         self.state().over
     }

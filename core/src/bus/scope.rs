@@ -78,13 +78,7 @@ pub(super) type Stale = Option<HashMap<usize, Arc<Route>, BuildHasherDefault<ByI
 
 impl Scope {
     pub(super) fn new(session_id: Option<SessionId>, bus: Weak<Inner>) -> Self {
-        Self {
-            session_id,
-            bus,
-            order: Mutex::default(),
-            table: Mutex::default(),
-            version: AtomicU64::new(0),
-        }
+        Self { session_id, bus, order: Mutex::default(), table: Mutex::default(), version: AtomicU64::new(0) }
     }
 
     /// Who receives a type, as of now.
@@ -161,7 +155,8 @@ impl Order {
             self.made_from = versions;
             std::mem::take(&mut self.routes)
         });
-        let route = self.routes.entry(event.index()).or_insert_with(|| Arc::new(make_route(scope, host, event)));
+        let route =
+            self.routes.entry(event.index()).or_insert_with(|| Arc::new(make_route(scope, host, event)));
         (route, &mut self.seq, stale)
     }
 }
@@ -172,9 +167,12 @@ fn make_route(scope: &Scope, host: &Scope, event: &EventType) -> Route {
         mailboxes.extend(scope.all());
     }
     mailboxes.retain(|mailbox| mailbox.options.filter.wants(event) && !mailbox.queue.is_closed());
-    let (taps, mailboxes): (Vec<_>, Vec<_>) = mailboxes.into_iter().partition(|mailbox| mailbox.tap.is_some());
-    let receivers =
-        mailboxes.into_iter().map(|mailbox| Receiver { overflow: mailbox.overflow(event), mailbox }).collect();
+    let (taps, mailboxes): (Vec<_>, Vec<_>) =
+        mailboxes.into_iter().partition(|mailbox| mailbox.tap.is_some());
+    let receivers = mailboxes
+        .into_iter()
+        .map(|mailbox| Receiver { overflow: mailbox.overflow(event), mailbox })
+        .collect();
     Route { receivers, taps: taps.into() }
 }
 

@@ -100,6 +100,45 @@ impl SessionBus {
 
     emit_and_subscribe!(this, this.bus, &this.scope, Some(Arc::clone(&this.scope)), "this session");
 
+    /// Subscribes an async function or closure to what its argument says, one event type, a union, a base type, for the
+    /// events of this session. The subscription ends when the returned guard is dropped.
+    #[track_caller]
+    pub fn subscribe<F, H, Fut>(&self, handler: H) -> Subscription
+    where
+        F: FromEvent,
+        H: Fn(F) -> Fut + Send + Sync + 'static, // `async move` that captures: see `subscribe_with`
+        Fut: HandlerFuture + Send + 'static,
+        Fut::Output: HandlerOutput,
+    {
+        self.subscription().subscribe(handler)
+    }
+
+    /// Subscribes a handler that shares state, for closures that would capture (an `async move` closure that captures
+    /// cannot be called twice at a time, so it is no handler).
+    #[track_caller]
+    pub fn subscribe_with<S, F, H, Fut>(&self, state: Arc<S>, handler: H) -> Subscription
+    where
+        S: Send + Sync + 'static,
+        F: FromEvent,
+        H: Fn(Arc<S>, F) -> Fut + Send + Sync + 'static,
+        Fut: HandlerFuture + Send + 'static,
+        Fut::Output: HandlerOutput,
+    {
+        self.subscription().subscribe_with(state, handler)
+    }
+
+    /// Subscribes a handler for one event, the first that comes; see [`SubscriptionBuilder::once`].
+    #[track_caller]
+    pub fn once<F, H, Fut>(&self, handler: H) -> Subscription
+    where
+        F: FromEvent,
+        H: Fn(F) -> Fut + Send + Sync + 'static, // `async move` that captures: see `subscribe_with`
+        Fut: HandlerFuture + Send + 'static,
+        Fut::Output: HandlerOutput,
+    {
+        self.subscription().once(handler)
+    }
+
     /// Emits a plugin's event, unless a subscription that must not lose it is full. `Ok(None)`: nobody wanted it.
     ///
     /// # Errors
@@ -130,9 +169,9 @@ impl SessionBus {
             ..Stamp::default()
         };
         // Patient: between the check above and the push others may have filled the queue.
-        let manner = Manner { always: *always, timestamp: *emitted_at, ..Manner::waits() };
+        let manner = Manner { always: *always, keep: true, timestamp: *emitted_at, ..Manner::waits() };
         let dispatched = inner.emit(&self.scope, event, payload, stamp, manner);
-        Ok(dispatched.map(|dispatched| dispatched.envelope))
+        Ok(Emitted::from(dispatched).envelope)
     }
 
     /// Resolves when each subscription that must not lose events of this type has room. Not for handlers: two that wait
@@ -143,8 +182,7 @@ impl SessionBus {
     /// Dropping the future only gives up the wait.
     pub async fn wait_for_room(&self, event: &EventType) {
         let host = &self.bus.inner().host;
-        while let Some(full) =
-            self.scope.route(host, event).find_full(|mailbox| !mailbox.has_room()).cloned()
+        while let Some(full) = self.scope.route(host, event).find_full(|mailbox| !mailbox.has_room()).cloned()
         {
             full.wait_for_room().await;
         }

@@ -50,9 +50,11 @@ impl<F: FromEvent> EventStream<F> {
     /// The next event of a type that it takes; if there is none yet, `reader` is woken for the next.
     fn take(&self, reader: &Waker) -> Result<Option<F>, Ended> {
         loop {
-            let Some(envelope) = self.subscription.mailbox.take(Some(reader.clone()))? else { return Ok(None) };
+            let Some(envelope) = self.subscription.mailbox.take(Some(reader.clone()))? else {
+                return Ok(None);
+            };
             self.subscription.taken();
-            if let Some(event) = F::from_envelope(&envelope) {
+            if let Ok(event) = F::from_envelope(envelope) {
                 return Ok(Some(event));
             }
         }

@@ -16,7 +16,7 @@ use super::{
     deliver,
     emit::Inner,
     event_bus::EventBus,
-    handler::{Call, HandlerFuture, HandlerOutput, Look, erase},
+    handler::{HandlerFuture, HandlerOutput, Hire, Look, erase},
     lock,
     mailbox::{Mailbox, Options, Stats},
     scope::Scope,
@@ -29,7 +29,7 @@ const DEFAULT_CAPACITY: usize = 1024;
 
 /// What is done with the events of a subscription.
 pub(super) enum Work {
-    Handler(Call),
+    Handler(Hire),
     Tap(Look),
     Stream,
 }
@@ -107,7 +107,10 @@ impl SubscriptionBuilder {
 
     /// Lets a full queue keep only the newest event of each key: [`Overflow::Coalesce`], with a key of one's own. An event of
     /// another type than `T` stands for those of its type and session.
-    pub fn coalesce_by<T: EventView, K: Hash>(mut self, key: impl Fn(&T) -> K + Send + Sync + 'static) -> Self {
+    pub fn coalesce_by<T: EventView, K: Hash>(
+        mut self,
+        key: impl Fn(&T) -> K + Send + Sync + 'static,
+    ) -> Self {
         self.options.overflow = Some(Overflow::Coalesce);
         self.options.key = Some(Arc::new(move |envelope| {
             let mut hasher = DefaultHasher::new();
@@ -181,12 +184,12 @@ impl SubscriptionBuilder {
     /// several threads emit into one session, it may see their events in another order than that of `seq`.
     pub fn observe<F: FromEvent>(mut self, tap: impl Fn(F) + Send + Sync + 'static) -> Subscription {
         self.name_after_value(&tap);
-        self.open::<F>(Work::Tap(Arc::new(move |envelope| match F::from_envelope(envelope) {
-            Some(event) => {
+        self.open::<F>(Work::Tap(Arc::new(move |envelope| match F::from_envelope(Arc::clone(envelope)) {
+            Ok(event) => {
                 tap(event);
                 true
             }
-            None => false,
+            Err(_) => false,
         })))
     }
 

@@ -113,7 +113,11 @@ fn run() {
     loop {
         let (buses, threads) = {
             let seen = WATCHDOG.seen();
-            let buses: Vec<_> = seen.buses.iter().filter_map(|(lists, runtime)| Some((lists.upgrade()?, runtime.clone()))).collect();
+            let buses: Vec<_> = seen
+                .buses
+                .iter()
+                .filter_map(|(lists, runtime)| Some((lists.upgrade()?, runtime.clone())))
+                .collect();
             let threads: Vec<_> = seen.threads.iter().filter_map(Weak::upgrade).collect();
             (buses, threads)
         };
@@ -125,7 +129,11 @@ fn run() {
             continue;
         }
         WATCHDOG.sleeps.store(true, Ordering::SeqCst);
-        let is_woken = WATCHDOG.seen().buses.iter().any(|(lists, _)| lists.upgrade().is_some_and(|lists| lists.is_woken()));
+        let is_woken = WATCHDOG
+            .seen()
+            .buses
+            .iter()
+            .any(|(lists, _)| lists.upgrade().is_some_and(|lists| lists.is_woken()));
         // Whoever wakes a shard after this look sees that the watchdog sleeps.
         if !is_woken {
             thread::park();
@@ -176,7 +184,8 @@ impl Memory {
 
 /// A handler blocks its thread: who is next in line there gets another, and the fact is told.
 fn blocked(buses: &[(Arc<Lists>, Handle)], place: Place, time: Duration) {
-    let Some((lists, runtime)) = buses.iter().find(|(lists, _)| Arc::as_ptr(lists).addr() == place.bus) else {
+    let Some((lists, runtime)) = buses.iter().find(|(lists, _)| Arc::as_ptr(lists).addr() == place.bus)
+    else {
         return;
     };
     if let Some(shard) = place.shard {

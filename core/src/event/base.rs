@@ -158,10 +158,10 @@ pub struct BaseEvent {
     pub causation_id: Option<Uuid>,
     /// Who it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub participant: Option<Participant>,
+    pub participant: Option<Box<Participant>>,
     /// What the caller wanted to travel along.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user_metadata: Option<serde_json::Value>,
+    pub user_metadata: Option<Box<serde_json::Value>>,
     /// When the bus accepted the event, in nanoseconds of a monotonic clock since the host started; for latencies.
     pub mono_ns: u64,
 }

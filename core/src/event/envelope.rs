@@ -29,9 +29,9 @@ pub struct Stamp {
     /// The event that caused this one. Default: the event being handled.
     pub causation_id: Option<Uuid>,
     /// Who it is about.
-    pub participant: Option<Participant>,
+    pub participant: Option<Box<Participant>>,
     /// What should travel along.
-    pub user_metadata: Option<Value>,
+    pub user_metadata: Option<Box<Value>>,
     /// The plugin that emits.
     pub plugin: Option<Arc<PluginBaseEvent>>,
 }

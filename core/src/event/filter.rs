@@ -24,7 +24,7 @@ pub struct Event<T> {
 impl<T: EventView> Event<T> {
     /// A view of an event as `T`, if it is one or derives from one.
     #[must_use]
-    pub fn from_envelope(envelope: &Arc<Envelope>) -> Option<Self> {
+    pub fn of(envelope: &Arc<Envelope>) -> Option<Self> {
         T::view(envelope)?;
         Some(Self { envelope: Arc::clone(envelope), view: PhantomData })
     }
@@ -32,7 +32,7 @@ impl<T: EventView> Event<T> {
     /// The same event seen as another type.
     #[must_use]
     pub fn cast<U: EventView>(&self) -> Option<Event<U>> {
-        Event::from_envelope(&self.envelope)
+        Event::of(&self.envelope)
     }
 }
 
@@ -82,7 +82,7 @@ impl<T> Event<T> {
     /// Who it is about.
     #[must_use]
     pub fn participant(&self) -> Option<&Participant> {
-        self.envelope.base().participant.as_ref()
+        self.envelope.base().participant.as_deref()
     }
 
     /// The plugin that emitted it.
@@ -114,7 +114,8 @@ impl<T: EventView> Deref for Event<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        T::view(&self.envelope).expect("`from_envelope` made sure of the view, and envelopes do not change")
+        T::view(&self.envelope)
+            .expect("whoever made the handle made sure of the view, and envelopes do not change")
     }
 }
 
@@ -226,7 +227,11 @@ pub trait FromEvent: Sized + Send + 'static {
     fn extend_filter(filter: &mut Filter);
 
     /// The argument, if the event is of a wanted type.
-    fn from_envelope(envelope: &Arc<Envelope>) -> Option<Self>;
+    ///
+    /// # Errors
+    ///
+    /// The event itself, if it is of another type.
+    fn from_envelope(envelope: Arc<Envelope>) -> Result<Self, Arc<Envelope>>;
 }
 
 impl<T: EventView> FromEvent for Event<T> {
@@ -234,7 +239,10 @@ impl<T: EventView> FromEvent for Event<T> {
         filter.add::<T>();
     }
 
-    fn from_envelope(envelope: &Arc<Envelope>) -> Option<Self> {
-        Self::from_envelope(envelope)
+    fn from_envelope(envelope: Arc<Envelope>) -> Result<Self, Arc<Envelope>> {
+        match T::view(&envelope) {
+            Some(_) => Ok(Self { envelope, view: PhantomData }),
+            None => Err(envelope),
+        }
     }
 }

@@ -55,7 +55,12 @@ impl EventType {
     #[must_use]
     pub fn typed(info: &'static EventInfo) -> Self {
         let lineage = info.lineage().into_iter().map(EventName::new).collect();
-        Self { name: EventName::new(info.name), index: index_of(info.name), lineage, known: Known::Typed(info) }
+        Self {
+            name: EventName::new(info.name),
+            index: index_of(info.name),
+            lineage,
+            known: Known::Typed(info),
+        }
     }
 
     /// Dotted wire name.
@@ -157,7 +162,11 @@ impl EventType {
             name: EventName::from(name.to_owned()),
             index: index_of(name),
             lineage: vec![EventName::from(name.to_owned()), EventName::new(BASE_EVENT)],
-            known: Known::Declared { schema: Arc::new(Value::Bool(true)), media: false, nearest: Arc::default() },
+            known: Known::Declared {
+                schema: Arc::new(Value::Bool(true)),
+                media: false,
+                nearest: Arc::default(),
+            },
         }
     }
 
@@ -182,7 +191,8 @@ impl EventType {
                 {
                     return info.read_json(event);
                 }
-                let validator = jsonschema::validator_for(schema).map_err(|error| misfit(error.to_string()))?;
+                let validator =
+                    jsonschema::validator_for(schema).map_err(|error| misfit(error.to_string()))?;
                 if let Some(error) = validator.iter_errors(&event).next() {
                     return Err(misfit(format!("{error} at `{}`", error.instance_path())));
                 }
@@ -191,7 +201,11 @@ impl EventType {
         }
     }
 
-    fn opaque(&self, json: Value, nearest: Option<&'static EventInfo>) -> Result<Box<dyn Payload>, CodecError> {
+    fn opaque(
+        &self,
+        json: Value,
+        nearest: Option<&'static EventInfo>,
+    ) -> Result<Box<dyn Payload>, CodecError> {
         let base = nearest.map(|base| base.read_json(json.clone())).transpose()?;
         Ok(Box::new(Opaque { json, base }))
     }
