@@ -67,9 +67,13 @@ pub(crate) fn compare(mut contenders: Vec<Contender>, settings: &Settings) -> Re
     let entry =
         |contender: &Contender| Entry { who: contender.who.clone(), at: contender.at, ns: Vec::new() };
     let mut entries: Vec<Entry> = contenders.iter().map(entry).collect();
-    for _ in 0..settings.rounds {
+    // The first round of each is its warm-up: compilers that learn while they run need a whole one.
+    for number in 0..=settings.rounds {
         for ((contender, bursts), entry) in contenders.iter_mut().zip(&sizes).zip(&mut entries) {
             let took = (contender.round)(*bursts)?;
+            if number == 0 {
+                continue;
+            }
             entry.ns.push(took.as_secs_f64() * 1e9 / (bursts * contender.per_burst) as f64);
         }
     }

@@ -8,14 +8,15 @@ use antiphon_core::{
 };
 use anyhow::Result;
 use serde_json::json;
+use tokio::sync::mpsc::Sender;
 
 use crate::{
     Bench,
-    contest::{BURST, Contender, Entry, Publish, Reach, compare, round, runtime},
-    event::SmallEvent,
+    contest::{BURST, Contender, Entry, Publish, Reach, compare, find, round, runtime},
+    event::{SmallEvent, Stamper},
     report::Report,
-    rivals::OURS,
-    stats::{Target, median},
+    rivals::{self, MPSC, OURS, Small},
+    stats::{Target, median, ratio},
     tally::Tally,
 };
 
@@ -34,15 +35,23 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     bench.report.entries("growth", "types", "ns CPU per event", &entries);
     claim(&mut bench.report, "event types, 1 to 500", &medians(&entries));
 
-    let sessions = SESSIONS.into_iter().map(sessions).collect::<Result<_>>()?;
-    let entries = compare(sessions, &bench.settings)?;
+    let mut contenders = Vec::new();
+    for count in SESSIONS {
+        contenders.push(channels(count)?);
+        contenders.push(sessions(count)?);
+    }
+    let entries = compare(contenders, &bench.settings)?;
     bench.report.entries("growth", "sessions", "ns CPU per event", &entries);
     claim(&mut bench.report, "sessions, 1 to 50,000", &medians(&entries));
+    let of = |who| find(&entries, who, SESSIONS[3]).map_or(&[][..], |entry| &entry.ns);
+    let name = format!("CPU per event with 50,000 sessions: ours / {MPSC}");
+    bench.report.claim("growth", name, ratio(of(OURS), of(MPSC)), "x", None);
     Ok(())
 }
 
+/// Of ours.
 fn medians(entries: &[Entry]) -> Vec<f64> {
-    entries.iter().map(|entry| median(&entry.ns)).collect()
+    entries.iter().filter(|entry| entry.who == OURS).map(|entry| median(&entry.ns)).collect()
 }
 
 /// Holds the dearest size against the cheapest.
@@ -139,5 +148,33 @@ impl Publish for Sessions {
     fn publish(&mut self) {
         self.open[self.next].0.emit(SmallEvent::hello());
         self.next = (self.next + 1) % self.open.len();
+    }
+}
+
+/// A channel and a task in place of each session: what waking so many costs in any case.
+fn channels(count: u64) -> Result<Contender> {
+    let runtime = runtime()?;
+    let tally = Tally::new(count as usize);
+    let open = |number: u64| rivals::mpsc(&runtime, tally.counter(number as usize));
+    let publisher = Channels {
+        senders: (0..count).map(open).collect(),
+        next: 0,
+        stamper: Stamper::new(Arc::new(SystemClock::new())),
+    };
+    let round = round(runtime, tally, Reach::InTurn(count as usize), publisher);
+    Ok(Contender::new(MPSC, count, BURST, round))
+}
+
+struct Channels {
+    senders: Vec<Sender<Small>>,
+    next: usize,
+    stamper: Stamper,
+}
+
+impl Publish for Channels {
+    fn publish(&mut self) {
+        let event = self.stamper.build(SmallEvent::hello());
+        self.senders[self.next].try_send(event).expect("a burst fits the queue");
+        self.next = (self.next + 1) % self.senders.len();
     }
 }

@@ -112,6 +112,8 @@ struct Settings {
     latency: Duration,
     /// Length of the load with a number of sessions, in its own time.
     sessions: Duration,
+    /// Ramps of each contender to its highest number of sessions.
+    ramps: usize,
     /// Sessions whose memory is measured.
     idle_sessions: u64,
     /// Bursts under callgrind, which is slow.
@@ -124,6 +126,7 @@ impl Settings {
         round: Duration::from_millis(200),
         latency: Duration::from_secs(3),
         sessions: Duration::from_secs(4),
+        ramps: 3,
         idle_sessions: 20_000,
         counted_bursts: 40,
     };
@@ -132,6 +135,7 @@ impl Settings {
         round: Duration::from_millis(40),
         latency: Duration::from_millis(500),
         sessions: Duration::from_secs(1),
+        ramps: 1,
         idle_sessions: 20_000,
         counted_bursts: 10,
     };

@@ -11,7 +11,7 @@ use crate::{
     contest::BURST,
     cpu,
     event::{SmallEvent, audio},
-    peers::{NODE, Peer, number},
+    peers::{Peer, number},
     rivals::OURS,
     sessions::{Loaded, delivered},
     stats::{Target, median, ratio},
@@ -60,8 +60,6 @@ fn add<'a>(found: &mut Vec<(&'a str, Vec<f64>)>, who: &'a str, value: f64) {
 }
 
 fn theirs(peer: &Peer, what: &str, sessions: u64) -> Result<f64> {
-    // A manager of Vision Agents takes long to fill; fewer give the same figure.
-    let sessions = if peer.who == NODE { sessions } else { sessions / 10 };
     let argument = if what == "idle" { sessions } else { EVENTS };
     let bytes = number(&peer.start()?.ask(&json!([what, argument]))?, "bytes")?;
     Ok(if what == "idle" { bytes / sessions as f64 } else { bytes / 1e6 })

@@ -157,8 +157,10 @@ fn by_peer(report: &Report, group: &str, columns: &[(&str, &str)]) -> String {
 
 fn growth(report: &Report) -> String {
     let row = |name: &str, group: &str, what: &str, sizes: &[u64]| -> Vec<Vec<String>> {
-        let row =
-            |at: &u64| vec![format!("{} {name}", number(*at as f64)), cell(report, group, what, OURS, *at)];
+        let row = |at: &u64| {
+            let cells = [OURS, MPSC].map(|who| cell(report, group, what, who, *at));
+            [vec![format!("{} {name}", number(*at as f64))], cells.to_vec()].concat()
+        };
         sizes.iter().map(row).collect()
     };
     let rows = [
@@ -166,7 +168,7 @@ fn growth(report: &Report) -> String {
         row("sessions", "growth", "sessions", &SESSIONS),
         row("subscribers", "delivery", "", &SUBSCRIBERS),
     ];
-    table(&["", "ns CPU per delivery"], &rows.concat())
+    table(&["ns CPU per delivery", OURS, MPSC], &rows.concat())
 }
 
 /// The plots by file name.

@@ -29,7 +29,7 @@ const SPAWN: &str = "a tokio task per delivery";
 /// Places in a queue; what Antiphon gives a subscription too.
 const CAPACITY: usize = 1024;
 
-type Small = Arc<Stamped<SmallEvent>>;
+pub(crate) type Small = Arc<Stamped<SmallEvent>>;
 
 /// All designs written in Rust; ours last.
 pub(crate) const DESIGNS: [&str; 5] = [BROADCAST, FLUME, SPAWN, MPSC, OURS];
@@ -102,7 +102,8 @@ struct Mpsc {
     stamper: Stamper,
 }
 
-fn mpsc(runtime: &Runtime, counter: Counter) -> mpsc::Sender<Small> {
+/// A subscriber; also one of many sessions.
+pub(crate) fn mpsc(runtime: &Runtime, counter: Counter) -> mpsc::Sender<Small> {
     let (sender, mut receiver) = mpsc::channel(CAPACITY);
     runtime.spawn(async move {
         while let Some(event) = receiver.recv().await {

@@ -26,7 +26,7 @@ use crate::{
     peers::{NODE, Running, VISION_AGENTS, number},
     report::say,
     rivals::OURS,
-    stats::{Target, quantile},
+    stats::{Target, median, quantile},
 };
 
 const SLOTS: usize = 20;
@@ -51,18 +51,28 @@ impl Step {
 
 pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     let time = bench.settings.sessions;
-    let mut found = Vec::new();
+    let mut found: Vec<(&str, u64, Vec<f64>)> = Vec::new();
     for peer in bench.peers() {
-        let mut running = peer.start()?;
-        let start = if peer.who == NODE { 4_000 } else { 400 };
-        let most = ramp(peer.who, start, |number| theirs(&mut running, number, time))?;
-        found.push((peer.who, most));
+        found.push((peer.who, if peer.who == NODE { 4_000 } else { 400 }, Vec::new()));
     }
-    found.push((OURS, ramp(OURS, 8_000, |number| ours(number, time))?));
-    for (who, most) in &found {
-        bench.report.figure("sessions", "", who, 0, "sessions per core", &[*most]);
+    found.push((OURS, 8_000, Vec::new()));
+    for _ in 0..bench.settings.ramps {
+        for (who, start, found) in &mut found {
+            let peer = bench.peers().into_iter().find(|peer| peer.who == *who);
+            let mut running = peer.map(|peer| peer.start()).transpose()?;
+            let most = ramp(who, *start, |number| match &mut running {
+                Some(running) => theirs(running, number, time),
+                None => ours(number, time),
+            })?;
+            found.push(most as f64);
+            // The next ramp has not so far to go.
+            *start = (most - most / 8).max(1);
+        }
     }
-    let of = |wanted: &str| found.iter().find(|(who, _)| *who == wanted).map(|(_, most)| *most);
+    for (who, _, values) in &found {
+        bench.report.figure("sessions", "", who, 0, "sessions per core", values);
+    }
+    let of = |wanted: &str| found.iter().find(|(who, ..)| *who == wanted).map(|(.., values)| median(values));
     let Some(ours) = of(OURS) else { return Ok(()) };
     bench.report.claim("sessions", "sessions per core", ours, "", Some(Target::AtLeast(20_000.0)));
     for (who, factor) in [(NODE, 1.0), (VISION_AGENTS, 13.0)] {
@@ -76,7 +86,7 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
 
 /// The highest number that passes: half as many more each time until one fails, then halving the gap. What fails gets a
 /// second chance, because the machine may be shared.
-fn ramp(who: &str, start: u64, mut step: impl FnMut(u64) -> Result<Step>) -> Result<f64> {
+fn ramp(who: &str, start: u64, mut step: impl FnMut(u64) -> Result<Step>) -> Result<u64> {
     let mut passes = |number: u64| -> Result<bool> {
         for _ in 0..2 {
             let outcome = step(number)?;
@@ -97,7 +107,7 @@ fn ramp(who: &str, start: u64, mut step: impl FnMut(u64) -> Result<Step>) -> Res
         }
         next = match bad {
             None => good + good / 2,
-            Some(bad) if (bad - good) as f64 <= bad as f64 * PRECISION => return Ok(good as f64),
+            Some(bad) if (bad - good) as f64 <= bad as f64 * PRECISION => return Ok(good),
             Some(bad) => good.midpoint(bad),
         };
     }
