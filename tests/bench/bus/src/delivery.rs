@@ -9,13 +9,16 @@ use crate::{
     Bench,
     contest::{BURST, Contender, compare, find, runtime},
     cpu,
-    event::UnwantedEvent,
+    event::{SmallEvent, Stamper, UnwantedEvent},
     rivals::{self, MPSC, OURS},
     stats::{Target, median, ratio},
 };
 
 /// Subscribers of one type that are compared.
 pub(crate) const SUBSCRIBERS: [u64; 4] = [1, 10, 100, 1000];
+
+/// How an event that is only built is called in tables.
+pub(crate) const BUILT: &str = "only built, stamped and dropped";
 
 /// Handlers beside the peers.
 pub(crate) const HANDLERS: [u64; 2] = [1, 10];
@@ -80,6 +83,7 @@ pub(crate) fn observer(bench: &mut Bench) -> Result<()> {
     if let Some(node) = &bench.node {
         contenders.push(node.contender(0, BURST, vec!["observe".into()])?);
     }
+    contenders.push(only_built());
     #[cfg(feature = "observe")]
     contenders.push(observed()?);
     #[cfg(not(feature = "observe"))]
@@ -99,8 +103,6 @@ fn observed() -> Result<Contender> {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use anyhow::ensure;
-
-    use crate::event::SmallEvent;
 
     let runtime = runtime()?;
     let bus = EventBus::with(runtime.handle().clone(), Arc::new(SystemClock::new()));
@@ -124,6 +126,19 @@ fn observed() -> Result<Contender> {
         Ok(took)
     };
     Ok(Contender::new(OURS, 0, BURST, Box::new(round)))
+}
+
+/// The floor: the event is stamped and dropped.
+fn only_built() -> Contender {
+    let mut stamper = Stamper::new(Arc::new(SystemClock::new()));
+    let round = move |bursts| {
+        let begin = cpu::used();
+        for _ in 0..bursts * BURST {
+            black_box(stamper.build(SmallEvent::hello()));
+        }
+        Ok(cpu::used() - begin)
+    };
+    Contender::new(BUILT, 0, BURST, Box::new(round))
 }
 
 /// An event that nobody wants, on a bus where others are wanted.

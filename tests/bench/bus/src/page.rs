@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result};
 
 use crate::{
-    delivery::{HANDLERS, SUBSCRIBERS},
+    delivery::{BUILT, HANDLERS, SUBSCRIBERS},
     growth::{SESSIONS, TYPES},
     markdown::table,
     peers::{NODE, VISION_AGENTS},
@@ -133,7 +133,7 @@ fn single(report: &Report) -> String {
     let row = |who: &str| {
         vec![who.to_owned(), cell(report, "observer", "", who, 0), cell(report, "unwanted", "", who, 0)]
     };
-    let rows: Vec<Vec<String>> = [OURS, NODE, VISION_AGENTS].into_iter().map(row).collect();
+    let rows: Vec<Vec<String>> = [OURS, BUILT, NODE, VISION_AGENTS].into_iter().map(row).collect();
     table(&["", "to one sync observer", "that nobody wants"], &rows)
 }
 
