@@ -10,6 +10,7 @@ use crate::{
     contest::{BURST, Contender, compare, find, runtime},
     cpu,
     event::{SmallEvent, Stamper, UnwantedEvent},
+    report::many,
     rivals::{self, MPSC, OURS},
     stats::{Target, median, ratio},
 };
@@ -40,13 +41,13 @@ pub(crate) fn delivery(bench: &mut Bench) -> Result<()> {
             10 | 100 => Some(0.6),
             _ => None,
         };
-        let name = format!("CPU per delivery to {subscribers}: ours / {MPSC}");
+        let name = format!("CPU per delivery to {}: ours / {MPSC}", many(subscribers, "subscriber"));
         bench.report.claim("delivery", name, ratio(of(OURS), of(MPSC)), "x", limit.map(Target::AtMost));
     }
     // With one subscriber, the whole price of building the event is on one delivery.
-    let many: Vec<f64> =
+    let medians: Vec<f64> =
         SUBSCRIBERS[1..].iter().filter_map(|at| Some(median(&find(&entries, OURS, *at)?.ns))).collect();
-    super::growth::claim(&mut bench.report, "subscribers, 10 to 1,000", &many);
+    super::growth::claim(&mut bench.report, "subscribers, 10 to 1,000", &medians);
     Ok(())
 }
 
@@ -70,6 +71,7 @@ pub(crate) fn throughput(bench: &mut Bench) -> Result<()> {
             let Some(theirs) = find(&entries, peer.who, handlers) else { continue };
             let target = (peer.who == crate::peers::VISION_AGENTS)
                 .then_some(Target::AtLeast(if handlers == 1 { 30.0 } else { 100.0 }));
+            let handlers = many(handlers, "handler");
             let name = format!("events per CPU second to {handlers}: ours / {}", peer.who);
             bench.report.claim("throughput", name, ratio(&ours.ns, &theirs.ns), "x", target);
         }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use crate::{
     Bench,
     contest::BURST,
-    report::say,
+    report::{many, say},
     rivals::{self, MPSC, OURS},
 };
 
@@ -29,6 +29,7 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
             bench.report.figure("instructions", "", design, subscribers, "per delivery", &[each]);
             found.push(each);
         }
+        let subscribers = many(subscribers, "subscriber");
         let name = format!("instructions per delivery to {subscribers}: ours / {MPSC}");
         bench.report.claim("instructions", name, found[1] / found[0], "x", None);
     }

@@ -216,13 +216,19 @@ fn measure(args: &Args) -> Result<()> {
     if !args.no_peers && wanted.iter().any(|(.., with_peers)| *with_peers) {
         bench.invite(args);
     }
+    let mut failed = Vec::new();
     for (name, work, _) in wanted {
         say(format_args!("==> {name}"));
-        work(&mut bench)?;
+        // The others are worth having all the same.
+        if let Err(error) = work(&mut bench) {
+            bench.report.skip(name, format_args!("{error:#}"));
+            failed.push(name);
+        }
     }
     bench.report.machine.load_after = machine::load();
     bench.report.print();
     bench.report.write(&args.out)?;
+    anyhow::ensure!(failed.is_empty(), "not all could be measured: {}", failed.join(", "));
     if args.only.is_none() && !args.no_docs {
         page::write(&bench.report, &args.docs)?;
     }

@@ -10,7 +10,7 @@ use crate::{
     markdown::table,
     peers::{NODE, VISION_AGENTS},
     plot::{self, Bar, Line, Words},
-    report::{Claim, Report, Skipped, number, say, target_text, verdict_text},
+    report::{Claim, Report, Skipped, many, number, say, target_text, verdict_text},
     rivals::{DESIGNS, MPSC, OURS},
 };
 
@@ -195,7 +195,8 @@ fn drawn(report: &Report) -> Result<Vec<(&'static str, String)>> {
     let throughput: Vec<Bar> = HANDLERS
         .iter()
         .flat_map(|at| {
-            [OURS, NODE, VISION_AGENTS].map(|who| bar(format!("{who}, to {at}"), "throughput", "", who, *at))
+            [OURS, NODE, VISION_AGENTS]
+                .map(|who| bar(format!("{who}, {}", many(*at, "handler")), "throughput", "", who, *at))
         })
         .flatten()
         .collect();
@@ -232,20 +233,31 @@ fn drawn(report: &Report) -> Result<Vec<(&'static str, String)>> {
         (
             "throughput.svg",
             plot::bars(
-                &words("Events per second of processor time", "events per CPU second, more is better", ""),
+                &words(
+                    "Events per second of processor time",
+                    "events per CPU second (logarithmic), more is better",
+                    "",
+                ),
                 &throughput,
             )?,
         ),
         (
             "latency.svg",
             plot::bars(
-                &words("From emit to handler, 1,000 events a second", "microseconds, less is better", ""),
+                &words(
+                    "From emit to handler, 1,000 events a second",
+                    "microseconds (logarithmic), less is better",
+                    "",
+                ),
                 &latency,
             )?,
         ),
         (
             "sessions.svg",
-            plot::bars(&words("Sessions with audio on one core", "sessions, more is better", ""), &sessions)?,
+            plot::bars(
+                &words("Sessions with audio on one core", "sessions (logarithmic), more is better", ""),
+                &sessions,
+            )?,
         ),
     ])
 }

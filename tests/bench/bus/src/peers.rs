@@ -141,7 +141,8 @@ fn script(name: &str) -> OsString {
 
 /// Runs a command on our terminal.
 fn run(command: &mut Command) -> Result<()> {
-    let program = command.get_program().to_string_lossy().into_owned();
+    // Its name alone: this text may get into the book, where a path of this machine is of no use.
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default().display().to_string();
     let status = command.status().with_context(|| format!("cannot start {program}"))?;
     ensure!(status.success(), "{program} failed ({status})");
     Ok(())

@@ -73,6 +73,7 @@ pub(crate) fn lines(words: &Words<'_>, lines: &[Line], is_log: bool) -> Result<S
                     .light_line_style(TRANSPARENT)
                     .label_style((FONT, 13).into_font().color(&INK))
                     .axis_desc_style((FONT, 14).into_font().color(&INK))
+                    .y_labels(8)
                     .x_label_formatter(&|value| number(*value))
                     .y_label_formatter(&|value| number(*value))
                     .draw()?;

@@ -164,6 +164,11 @@ pub(crate) fn verdict_text(verdict: Verdict) -> String {
     if verdict.met { format!("met, {factor} x better") } else { format!("MISSED by {factor} x") }
 }
 
+/// `1 handler`, `10 handlers`.
+pub(crate) fn many(count: u64, noun: &str) -> String {
+    format!("{} {noun}{}", number(count as f64), if count == 1 { "" } else { "s" })
+}
+
 /// A number with three digits that count, and commas.
 pub(crate) fn number(value: f64) -> String {
     if !value.is_finite() {
