@@ -159,14 +159,14 @@ fn growth(report: &Report) -> String {
     let row = |name: &str, group: &str, what: &str, sizes: &[u64]| -> Vec<Vec<String>> {
         let row = |at: &u64| {
             let cells = [OURS, MPSC].map(|who| cell(report, group, what, who, *at));
-            [vec![format!("{} {name}", number(*at as f64))], cells.to_vec()].concat()
+            [vec![many(*at, name)], cells.to_vec()].concat()
         };
         sizes.iter().map(row).collect()
     };
     let rows = [
-        row("event types", "growth", "types", &TYPES),
-        row("sessions", "growth", "sessions", &SESSIONS),
-        row("subscribers", "delivery", "", &SUBSCRIBERS),
+        row("event type", "growth", "types", &TYPES),
+        row("session", "growth", "sessions", &SESSIONS),
+        row("subscriber", "delivery", "", &SUBSCRIBERS),
     ];
     table(&["ns CPU per delivery", OURS, MPSC], &rows.concat())
 }
