@@ -12,6 +12,7 @@ use crate::{
     plot::{self, Bar, Line, Words},
     report::{Claim, Report, Skipped, many, number, say, target_text, verdict_text},
     rivals::{DESIGNS, MPSC, OURS},
+    sessions::THOUSAND,
 };
 
 /// Writes `performance.md` and its plots.
@@ -62,15 +63,8 @@ fn text(report: &Report) -> String {
         ("THROUGHPUT", throughput(report)),
         ("SINGLE", single(report)),
         ("LATENCY", latency(report)),
-        ("SESSIONS", by_peer(report, "sessions", &[("", "sessions per core")])),
-        (
-            "MEMORY",
-            by_peer(
-                report,
-                "memory",
-                &[("idle", "bytes per idle session"), ("stuck", "MB behind a stuck handler")],
-            ),
-        ),
+        ("SESSIONS", sessions(report)),
+        ("MEMORY", memory(report)),
         ("GROWTH", growth(report)),
         ("MACHINE", table(&["", "value"], &facts) + &skipped),
     ] {
@@ -145,14 +139,24 @@ fn latency(report: &Report) -> String {
     table(&["", "half are faster than", "99 % are faster than"], &rows)
 }
 
-fn by_peer(report: &Report, group: &str, columns: &[(&str, &str)]) -> String {
+fn memory(report: &Report) -> String {
     let row = |who: &str| {
-        let cells = columns.iter().map(|(what, _)| cell(report, group, what, who, 0));
-        [who.to_owned()].into_iter().chain(cells).collect()
+        vec![who.to_owned(), cell(report, "memory", "idle", who, 0), cell(report, "memory", "stuck", who, 0)]
     };
     let rows: Vec<Vec<String>> = [OURS, NODE, VISION_AGENTS].into_iter().map(row).collect();
-    let head: Vec<&str> = [""].into_iter().chain(columns.iter().map(|(_, title)| *title)).collect();
-    table(&head, &rows)
+    table(&["", "bytes per idle session", "MB behind a stuck handler"], &rows)
+}
+
+fn sessions(report: &Report) -> String {
+    let row = |who: &str| {
+        vec![
+            who.to_owned(),
+            cell(report, "sessions", "", who, 0),
+            cell(report, "sessions", "load", who, THOUSAND),
+        ]
+    };
+    let rows: Vec<Vec<String>> = [OURS, NODE, VISION_AGENTS].into_iter().map(row).collect();
+    table(&["", "sessions per core", "% of a core for 1,000 sessions"], &rows)
 }
 
 fn growth(report: &Report) -> String {

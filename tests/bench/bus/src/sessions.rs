@@ -26,7 +26,7 @@ use crate::{
     peers::{NODE, Running, VISION_AGENTS, number},
     report::say,
     rivals::OURS,
-    stats::{Target, median, quantile},
+    stats::{Target, median, quantile, ratio},
 };
 
 const SLOTS: usize = 20;
@@ -34,6 +34,10 @@ const SLOTS: usize = 20;
 const WARM: u32 = 1000;
 /// Further behind than this there is no catching up.
 const HOPELESS: Duration = Duration::from_secs(2);
+/// Sessions whose cost is compared: few enough for every contender.
+pub(crate) const THOUSAND: u64 = 1_000;
+/// Rounds with that number.
+const ROUNDS: usize = 5;
 /// A ramp is done when it knows the number this well.
 const PRECISION: f64 = 0.05;
 
@@ -56,6 +60,7 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
         found.push((peer.who, if peer.who == NODE { 4_000 } else { 400 }, Vec::new()));
     }
     found.push((OURS, 8_000, Vec::new()));
+    same_number(bench, time)?;
     for _ in 0..bench.settings.ramps {
         for (who, start, found) in &mut found {
             let peer = bench.peers().into_iter().find(|peer| peer.who == *who);
@@ -80,6 +85,34 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
             let name = format!("sessions per core: ours / {who}");
             bench.report.claim("sessions", name, ours / theirs, "x", Some(Target::AtLeast(factor)));
         }
+    }
+    Ok(())
+}
+
+/// What the same number of sessions costs each. Steadier than the highest number, because the rounds are in turn.
+fn same_number(bench: &mut Bench, time: Duration) -> Result<()> {
+    let mut found: Vec<(&str, Option<Running>, Vec<f64>)> = Vec::new();
+    for peer in bench.peers() {
+        found.push((peer.who, Some(peer.start()?), Vec::new()));
+    }
+    found.push((OURS, None, Vec::new()));
+    for _ in 0..bench.settings.rounds.min(ROUNDS) {
+        for (_, running, found) in &mut found {
+            let step = match running {
+                Some(running) => theirs(running, THOUSAND, time)?,
+                None => ours(THOUSAND, time)?,
+            };
+            found.push(step.load * 100.0);
+        }
+    }
+    let unit = "% of a core for 1,000 sessions";
+    for (who, _, values) in &found {
+        bench.report.figure("sessions", "load", who, THOUSAND, unit, values);
+    }
+    let Some((_, _, ours)) = found.pop() else { return Ok(()) };
+    for (who, _, theirs) in &found {
+        let name = format!("CPU for 1,000 sessions: {who} / ours");
+        bench.report.claim("sessions", name, ratio(theirs, &ours), "x", None);
     }
     Ok(())
 }
