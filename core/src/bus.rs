@@ -46,6 +46,7 @@ mod handler;
 mod interest;
 mod json;
 mod mailbox;
+mod options;
 mod queue;
 mod ready;
 mod scope;

@@ -18,9 +18,10 @@ use super::{
     current, deliver,
     interest::Interest,
     lock,
-    mailbox::{Delivery, Entry, Extra, Mailbox, Options, Patience},
+    mailbox::{Delivery, Entry, Extra, Mailbox, Patience},
+    options::{Options, SharedOptions},
     queue::Ring,
-    scope::{Receiver, Route, Scope},
+    scope::{Receiver, Route, Scope, find_full},
     settle::{Pending, Settled},
     shards::Shards,
     subscription::Work,
@@ -45,6 +46,7 @@ pub(super) struct Inner {
     next_subscription: AtomicU64,
     live: Mutex<Live>,
     pub(super) interest: Interest,
+    options: SharedOptions,
     pub(super) shards: Arc<Shards>,
     /// Some subscription computes keys, so that each emitter has to ask.
     has_keys: AtomicBool,
@@ -127,6 +129,7 @@ impl Inner {
             next_subscription: AtomicU64::new(1),
             live: Mutex::default(),
             interest: Interest::new(),
+            options: SharedOptions::default(),
             shards: Arc::new(Shards::new(runtime, Arc::clone(&clock), Weak::clone(bus))),
             has_keys: AtomicBool::new(false),
             clock,
@@ -197,18 +200,21 @@ impl Inner {
         if (route.is_empty() && !manner.always) || self.interest.is_muted(event) {
             let route = Arc::clone(route);
             drop(order);
-            route.mailboxes().for_each(|mailbox| mailbox.count_muted());
+            route.iter().for_each(|receiver| receiver.mailbox.count_muted());
             drop((stale, envelope));
             return None;
         }
-        let special =
-            (!route.taps.is_empty() || route.receivers.len() > MANY_LISTENERS).then(|| Arc::clone(route));
+        let has_taps = route.last().is_some_and(Receiver::is_tap);
+        let special = (has_taps || route.len() > MANY_LISTENERS).then(|| Arc::clone(route));
         Arc::get_mut(&mut envelope).expect("nobody else has it yet").number(*seq + 1);
         *seq += 1;
         let mono_ns = envelope.base().mono_ns;
         let mut kept = Some(envelope);
         let keep = manner.keep || special.is_some();
-        for (left, Receiver { mailbox, overflow }) in (0..route.receivers.len()).rev().zip(&route.receivers) {
+        for (left, Receiver { mailbox, overflow }) in (0..route.len()).rev().zip(route.iter()) {
+            if has_taps && mailbox.tap.is_some() {
+                break;
+            }
             // The last can have it, which saves counting up and down.
             let envelope = if left == 0 && !keep { kept.take() } else { kept.clone() };
             let Some(envelope) = envelope else { break };
@@ -229,10 +235,11 @@ impl Inner {
             self.shards.schedule(after.ready);
         }
         if let Some((route, envelope)) = special.as_ref().zip(kept.as_ref()) {
-            route.taps.iter().for_each(|tap| tap.look(envelope));
+            let taps = route.iter().filter(|receiver| receiver.is_tap());
+            taps.for_each(|tap| tap.mailbox.look(envelope));
         }
         let (lost, crowded) = after.rare.map(|rare| rare.settle()).unwrap_or_default();
-        if let Some(route) = special.filter(|route| route.receivers.len() > MANY_LISTENERS)
+        if let Some(route) = special.filter(|route| route.len() > MANY_LISTENERS)
             && self.interest.begins_to_crowd(event)
         {
             self.warn_of_many(scope, event, &route);
@@ -245,12 +252,12 @@ impl Inner {
     fn keys(&self, scope: &Scope, event: &EventType, envelope: &Envelope) -> Vec<(u64, u64)> {
         let route = scope.route(&self.host, event);
         let key = |mailbox: &Arc<Mailbox>| Some((mailbox.id, mailbox.options.key.as_ref()?(envelope)?));
-        route.mailboxes().filter_map(key).collect()
+        route.iter().filter_map(|receiver| key(&receiver.mailbox)).collect()
     }
 
     #[cold]
     fn warn_of_many(&self, scope: &Scope, event: &EventType, route: &Route) {
-        let listeners = route.receivers.len() as u64;
+        let listeners = route.len() as u64;
         tracing::warn!(event = event.name(), listeners, "very many subscriptions: are some forgotten?");
         let warning = ManyListenersEvent { event_type: event.name().to_owned(), listeners };
         let _ = self.emit_typed(scope, warning, Stamp::default(), Manner::default());
@@ -274,7 +281,7 @@ impl Inner {
             return;
         }
         while let Some(full) =
-            scope.route(&self.host, T::event_type()).find_full(Mailbox::is_overfull).cloned()
+            find_full(&scope.route(&self.host, T::event_type()), Mailbox::is_overfull).cloned()
         {
             full.wait_for_room().await;
         }
@@ -362,6 +369,7 @@ impl Inner {
         };
         let id = self.next_subscription.fetch_add(1, Ordering::Relaxed);
         let scope = scope.map(Arc::downgrade);
+        let options = self.options.share(options);
         let mailbox = Arc::new(Mailbox::new(id, options, scope, work, Arc::clone(&self.shards)));
         self.interest.add(&mailbox.options.filter);
         let mut live = lock(&self.live);
@@ -399,6 +407,7 @@ impl Inner {
         };
         if mailbox.loses_interest() {
             self.interest.remove(&mailbox.options.filter);
+            self.options.release(&mailbox.options);
         }
     }
 

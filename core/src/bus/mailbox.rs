@@ -1,12 +1,11 @@
 //! One subscription: its queue, what it was told when it was made, and how it is doing.
 
 use std::{
-    borrow::Cow,
     collections::VecDeque,
     fmt,
-    panic::{AssertUnwindSafe, Location},
+    panic::AssertUnwindSafe,
     sync::{
-        Arc, Mutex, Weak,
+        Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::Waker,
@@ -19,8 +18,9 @@ use super::{
     bell::Bell,
     current,
     deliver::{panic_info, report_failure, report_suspension},
-    handler::{Hire, Look, WorkerBox},
+    handler::{Handler, Hire, Look, WorkerBox},
     lock,
+    options::Options,
     queue::{Ended, Full, Keyed, Pushed, Queue, Ring},
     scope::Scope,
     settle::Ticket,
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     SessionId,
-    event::{Envelope, EventType, Filter, Overflow, values::HandlerInfo},
+    event::{Envelope, EventType, Overflow, values::HandlerInfo},
 };
 
 /// Time without a single event taken or handled after which a handler counts as stuck, and emitters wait for it no longer: it
@@ -39,34 +39,6 @@ const STUCK_AFTER: Duration = Duration::from_secs(1);
 /// Looks in that time. A process that was stopped or starved for longer sees one of them late, not all: its handlers had
 /// no chance, and get one.
 const STUCK_CHECKS: u32 = 4;
-
-/// Computes what makes two events stand for each other; `None` for events of other types.
-pub(super) type KeyOf = Arc<dyn Fn(&Envelope) -> Option<u64> + Send + Sync>;
-
-/// What a subscription is told when it is made.
-#[derive(Clone)]
-pub(super) struct Options {
-    pub(super) name: Cow<'static, str>,
-    pub(super) location: &'static Location<'static>,
-    pub(super) filter: Filter,
-    pub(super) capacity: usize,
-    pub(super) overflow: Option<Overflow>,
-    pub(super) key: Option<KeyOf>,
-    pub(super) timeout: Option<Duration>,
-    pub(super) concurrency: u32,
-    pub(super) suspend_after: Option<u32>,
-    pub(super) once: bool,
-    pub(super) unique: bool,
-}
-
-impl fmt::Debug for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options")
-            .field("name", &self.name)
-            .field("filter", &self.filter)
-            .finish_non_exhaustive()
-    }
-}
 
 /// Counters of one subscription. Of what was published for it while it was open, each event is in one of `delivered`,
 /// `dropped`, `muted`, `coalesced`, or still waits.
@@ -142,11 +114,12 @@ impl Keyed for Entry {
 
 pub(super) struct Mailbox {
     pub(super) id: u64,
-    pub(super) options: Options,
+    /// Shared by all subscriptions that were told the same.
+    pub(super) options: Arc<Options>,
     /// The session that it belongs to; the host's have none.
     pub(super) scope: Option<Weak<Scope>>,
     pub(super) queue: Queue<Entry, WorkerBox>,
-    /// The handler, until the subscription is over; streams and taps have none.
+    /// Makes workers, until the subscription is over; what has one worker at a time has it idle in the queue.
     hire: Mutex<Option<Hire>>,
     /// What is called at once, instead of a queue.
     pub(super) tap: Option<Look>,
@@ -159,13 +132,9 @@ pub(super) struct Mailbox {
     /// Rung when there is room again, when it is over, and when its handler begins to wait for others.
     pub(super) bell: Bell,
     delivered: AtomicU64,
-    failures: AtomicU64,
-    failures_in_a_row: AtomicU32,
-    dropped: AtomicU64,
-    muted_events: AtomicU64,
-    coalesced: AtomicU64,
-    unreported: AtomicU64,
     slowest_ns: AtomicU64,
+    /// What few subscriptions ever count.
+    rare: OnceLock<Box<Rare>>,
     cancelled: AtomicBool,
     muted: AtomicBool,
     /// The queue has held twice its capacity, so that further emitters look, and wait, before they push. Beside the queue,
@@ -183,6 +152,17 @@ pub(super) struct Mailbox {
     settling: AtomicU32,
 }
 
+/// Counters of what few subscriptions ever have: an idle session should cost little.
+#[derive(Default)]
+struct Rare {
+    failures: AtomicU64,
+    failures_in_a_row: AtomicU32,
+    dropped: AtomicU64,
+    muted: AtomicU64,
+    coalesced: AtomicU64,
+    unreported: AtomicU64,
+}
+
 /// What became of an event at one mailbox.
 #[derive(Debug)]
 pub(super) enum Delivery {
@@ -198,21 +178,22 @@ pub(super) enum Delivery {
 impl Mailbox {
     pub(super) fn new(
         id: u64,
-        options: Options,
+        options: Arc<Options>,
         scope: Option<Weak<Scope>>,
         work: Work,
         shards: Arc<Shards>,
     ) -> Self {
-        let (concurrency, hire, tap) = match work {
-            Work::Handler(hire) => (options.concurrency, Some(hire), None),
-            Work::Tap(look) => (0, None, Some(look)),
-            Work::Stream => (0, None, None),
+        let (concurrency, idle, hire, tap) = match work {
+            Work::Handler(Handler::One(worker)) => (1, Some(worker), None, None),
+            Work::Handler(Handler::Several(hire)) => (options.concurrency, None, Some(hire), None),
+            Work::Tap(look) => (0, None, None, Some(look)),
+            Work::Stream => (0, None, None, None),
         };
         Self {
             id,
             options,
             scope,
-            queue: Queue::new(concurrency),
+            queue: Queue::new(concurrency, idle),
             hire: Mutex::new(hire),
             tap,
             looking: AtomicU32::new(0),
@@ -220,13 +201,8 @@ impl Mailbox {
             shards,
             bell: Bell::default(),
             delivered: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
-            failures_in_a_row: AtomicU32::new(0),
-            dropped: AtomicU64::new(0),
-            muted_events: AtomicU64::new(0),
-            coalesced: AtomicU64::new(0),
-            unreported: AtomicU64::new(0),
             slowest_ns: AtomicU64::new(0),
+            rare: OnceLock::new(),
             cancelled: AtomicBool::new(false),
             muted: AtomicBool::new(false),
             overfull: AtomicBool::new(false),
@@ -236,6 +212,14 @@ impl Mailbox {
             stopping: AtomicU32::new(0),
             settling: AtomicU32::new(0),
         }
+    }
+
+    fn rare(&self) -> &Rare {
+        self.rare.get_or_init(Box::default)
+    }
+
+    fn count_of(&self, counter: impl Fn(&Rare) -> &AtomicU64) -> u64 {
+        self.rare.get().map_or(0, |rare| counter(rare).load(Ordering::Relaxed))
     }
 
     pub(super) fn info(&self) -> HandlerInfo {
@@ -259,7 +243,7 @@ impl Mailbox {
     #[inline]
     pub(super) fn push(&self, entry: Entry, overflow: Overflow, patience: Patience) -> (Delivery, Ring) {
         if self.muted.load(Ordering::Relaxed) {
-            self.muted_events.fetch_add(1, Ordering::Relaxed);
+            self.rare().muted.fetch_add(1, Ordering::Relaxed);
             return (Delivery::Spare(entry), Ring::Nobody);
         }
         match self.queue.push(entry, self.options.capacity) {
@@ -289,15 +273,15 @@ impl Mailbox {
                 Delivery::Crowded
             }
             Pushed::Lost(entry) => {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
+                self.rare().dropped.fetch_add(1, Ordering::Relaxed);
                 // A lag notice that is lost itself would call for the next one, without end.
                 if !entry.envelope.event_type().starts_with("bus.") {
-                    self.unreported.fetch_add(1, Ordering::Relaxed);
+                    self.rare().unreported.fetch_add(1, Ordering::Relaxed);
                 }
                 Delivery::Lost(entry)
             }
             Pushed::Replaced(entry) => {
-                self.coalesced.fetch_add(1, Ordering::Relaxed);
+                self.rare().coalesced.fetch_add(1, Ordering::Relaxed);
                 Delivery::Spare(entry)
             }
             Pushed::Closed(entry) => Delivery::Spare(entry),
@@ -307,21 +291,21 @@ impl Mailbox {
 
     /// Counts an event that is not delivered because its type is muted.
     pub(super) fn count_muted(&self) {
-        self.muted_events.fetch_add(1, Ordering::Relaxed);
+        self.rare().muted.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether there is a loss to report at once, because it is the first since something was taken. The others are
     /// reported when something is taken, which for a stuck handler is never.
     pub(super) fn begins_to_lag(&self) -> bool {
-        self.unreported.load(Ordering::Relaxed) > 0 && !self.lagging.swap(true, Ordering::Relaxed)
+        self.count_of(|rare| &rare.unreported) > 0 && !self.lagging.swap(true, Ordering::Relaxed)
     }
 
     /// Losses since the last call.
     pub(super) fn take_unreported(&self) -> u64 {
-        if self.unreported.load(Ordering::Relaxed) == 0 {
+        if self.count_of(|rare| &rare.unreported) == 0 {
             return 0;
         }
-        self.unreported.swap(0, Ordering::Relaxed)
+        self.rare().unreported.swap(0, Ordering::Relaxed)
     }
 
     /// Whether there is nothing to wait for: the queue is under its capacity, or closed, or its handler is stuck.
@@ -405,14 +389,14 @@ impl Mailbox {
             self.delivered.fetch_add(1, Ordering::Relaxed);
         }
         if failed {
-            self.failures.fetch_add(1, Ordering::Relaxed);
+            self.rare().failures.fetch_add(1, Ordering::Relaxed);
         }
         let Some(limit) = self.options.suspend_after else { return false };
         if !failed {
-            self.failures_in_a_row.store(0, Ordering::Relaxed);
+            self.rare().failures_in_a_row.store(0, Ordering::Relaxed);
             return false;
         }
-        let reached = self.failures_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 >= limit;
+        let reached = self.rare().failures_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 >= limit;
         reached && !self.muted.swap(true, Ordering::Relaxed)
     }
 
@@ -463,8 +447,8 @@ impl Mailbox {
                     report_failure(self, handling, base.session_id, &base.event_type, error);
                 }
                 None => {
-                    self.dropped.fetch_add(1, Ordering::Relaxed);
-                    self.unreported.fetch_add(1, Ordering::Relaxed);
+                    self.rare().dropped.fetch_add(1, Ordering::Relaxed);
+                    self.rare().unreported.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }
@@ -484,7 +468,7 @@ impl Mailbox {
     }
 
     pub(super) fn mute(&self, muted: bool) {
-        self.failures_in_a_row.store(0, Ordering::Relaxed);
+        self.rare().failures_in_a_row.store(0, Ordering::Relaxed);
         self.muted.store(muted, Ordering::Relaxed);
     }
 
@@ -561,10 +545,10 @@ impl Mailbox {
         Stats {
             depth: self.queue.len(),
             delivered: self.delivered.load(Ordering::Relaxed),
-            dropped: self.dropped.load(Ordering::Relaxed),
-            muted: self.muted_events.load(Ordering::Relaxed),
-            coalesced: self.coalesced.load(Ordering::Relaxed),
-            failures: self.failures.load(Ordering::Relaxed),
+            dropped: self.count_of(|rare| &rare.dropped),
+            muted: self.count_of(|rare| &rare.muted),
+            coalesced: self.count_of(|rare| &rare.coalesced),
+            failures: self.count_of(|rare| &rare.failures),
             slowest_ns: self.slowest_ns.load(Ordering::Relaxed),
         }
     }

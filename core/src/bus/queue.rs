@@ -92,10 +92,10 @@ struct State<T, W> {
 
 impl<T: Keyed, W> Queue<T, W> {
     /// An open queue. Where there may be no worker, it has a reader.
-    pub(super) fn new(concurrency: u32) -> Self {
+    pub(super) fn new(concurrency: u32, idle: Option<W>) -> Self {
         let state = State {
             waiting: VecDeque::new(),
-            idle: None,
+            idle,
             workers: 0,
             scheduled: false,
             closed: false,
@@ -121,6 +121,10 @@ impl<T: Keyed, W> Queue<T, W> {
         let mut state = self.state();
         if state.closed || state.waiting.len() >= capacity {
             return Err(item);
+        }
+        if state.waiting.capacity() == 0 {
+            // There may be very many queues in which never more than one item waits.
+            state.waiting.reserve_exact(1);
         }
         state.waiting.push_back(item);
         Ok(state.ring(self.concurrency))

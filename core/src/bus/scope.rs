@@ -16,6 +16,9 @@ use crate::{
     event::{EventType, Overflow},
 };
 
+/// Subscriptions of a scope up to which its list has no spare room: there may be very many sessions.
+const FEW: usize = 4;
+
 /// The host, or one session.
 pub(super) struct Scope {
     pub(super) session_id: Option<SessionId>,
@@ -44,12 +47,9 @@ struct Table {
     closed: bool,
 }
 
-/// Who receives one type of event in one scope: subscriptions of the host, and of the session.
-#[derive(Default)]
-pub(super) struct Route {
-    pub(super) receivers: Box<[Receiver]>,
-    pub(super) taps: Box<[Arc<Mailbox>]>,
-}
+/// Who receives one type of event in one scope: subscriptions of the host, and of the session, and last those that are
+/// taps.
+pub(super) type Route = [Receiver];
 
 pub(super) struct Receiver {
     pub(super) mailbox: Arc<Mailbox>,
@@ -57,20 +57,18 @@ pub(super) struct Receiver {
     pub(super) overflow: Overflow,
 }
 
-impl Route {
-    pub(super) fn is_empty(&self) -> bool {
-        self.receivers.is_empty() && self.taps.is_empty()
+impl Receiver {
+    pub(super) fn is_tap(&self) -> bool {
+        self.mailbox.tap.is_some()
     }
+}
 
-    pub(super) fn mailboxes(&self) -> impl Iterator<Item = &Arc<Mailbox>> {
-        self.receivers.iter().map(|receiver| &receiver.mailbox).chain(&self.taps)
-    }
-
-    /// A subscription that must not lose such events, but is full.
-    pub(super) fn find_full(&self, is_full: impl Fn(&Mailbox) -> bool) -> Option<&Arc<Mailbox>> {
-        let full = |receiver: &&Receiver| receiver.overflow == Overflow::Wait && is_full(&receiver.mailbox);
-        self.receivers.iter().find(full).map(|receiver| &receiver.mailbox)
-    }
+/// A subscription that must not lose such events, but is full.
+pub(super) fn find_full(route: &Route, is_full: impl Fn(&Mailbox) -> bool) -> Option<&Arc<Mailbox>> {
+    let full = |receiver: &&Receiver| {
+        receiver.overflow == Overflow::Wait && !receiver.is_tap() && is_full(&receiver.mailbox)
+    };
+    route.iter().find(full).map(|receiver| &receiver.mailbox)
 }
 
 /// Routes that are out of date; dropped by the caller outside of all locks.
@@ -98,6 +96,9 @@ impl Scope {
             return false;
         }
         let at = table.mailboxes.partition_point(|other| other.id < mailbox.id);
+        if table.mailboxes.len() < FEW {
+            table.mailboxes.reserve_exact(1);
+        }
         table.mailboxes.insert(at, Arc::clone(mailbox));
         self.version.fetch_add(1, Ordering::Release);
         true
@@ -155,25 +156,21 @@ impl Order {
             self.made_from = versions;
             std::mem::take(&mut self.routes)
         });
-        let route =
-            self.routes.entry(event.index()).or_insert_with(|| Arc::new(make_route(scope, host, event)));
+        let route = self.routes.entry(event.index()).or_insert_with(|| make_route(scope, host, event));
         (route, &mut self.seq, stale)
     }
 }
 
-fn make_route(scope: &Scope, host: &Scope, event: &EventType) -> Route {
+fn make_route(scope: &Scope, host: &Scope, event: &EventType) -> Arc<Route> {
     let mut mailboxes = host.all();
     if scope.session_id.is_some() {
         mailboxes.extend(scope.all());
     }
     mailboxes.retain(|mailbox| mailbox.options.filter.wants(event) && !mailbox.queue.is_closed());
-    let (taps, mailboxes): (Vec<_>, Vec<_>) =
-        mailboxes.into_iter().partition(|mailbox| mailbox.tap.is_some());
-    let receivers = mailboxes
-        .into_iter()
-        .map(|mailbox| Receiver { overflow: mailbox.overflow(event), mailbox })
-        .collect();
-    Route { receivers, taps: taps.into() }
+    // Stable, so that those who subscribed first are served first.
+    mailboxes.sort_by_key(|mailbox| mailbox.tap.is_some());
+    let receiver = |mailbox: Arc<Mailbox>| Receiver { overflow: mailbox.overflow(event), mailbox };
+    mailboxes.into_iter().map(receiver).collect()
 }
 
 impl fmt::Debug for Scope {

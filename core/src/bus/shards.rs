@@ -33,7 +33,7 @@ use crate::Clock;
 
 /// Events that a visit takes at a time: enough to spread the cost of the locks, few enough that everybody has their turn
 /// soon.
-pub(super) const BATCH: usize = 32;
+pub(super) const BATCH: usize = 64;
 
 /// Calls after which a shard lets the other tasks of its thread run: tokio's own budget is as large.
 const CALLS_PER_TURN: usize = 128;

@@ -16,9 +16,10 @@ use super::{
     deliver,
     emit::Inner,
     event_bus::EventBus,
-    handler::{HandlerFuture, HandlerOutput, Hire, Look, erase},
+    handler::{Handler, HandlerFuture, HandlerOutput, Look, erase},
     lock,
-    mailbox::{Mailbox, Options, Stats},
+    mailbox::{Mailbox, Stats},
+    options::Options,
     scope::Scope,
     stream::EventStream,
 };
@@ -29,7 +30,7 @@ const DEFAULT_CAPACITY: usize = 1024;
 
 /// What is done with the events of a subscription.
 pub(super) enum Work {
-    Handler(Hire),
+    Handler(Handler),
     Tap(Look),
     Stream,
 }
@@ -150,7 +151,8 @@ impl SubscriptionBuilder {
         Fut::Output: HandlerOutput,
     {
         self.name_after::<H>();
-        self.open::<F>(Work::Handler(erase(handler)))
+        let handler = erase(handler, self.options.concurrency);
+        self.open::<F>(Work::Handler(handler))
     }
 
     /// Starts the subscription with state that the calls share.
