@@ -14,10 +14,7 @@ use std::{
 use uuid::Uuid;
 
 use super::{mailbox::Mailbox, watchdog};
-use crate::{
-    TurnId,
-    event::{BaseEvent, Envelope},
-};
+use crate::{TurnId, event::BaseEvent};
 
 /// The event that a handler handles.
 #[derive(Debug, Clone, Copy)]
@@ -136,7 +133,7 @@ pub(super) fn at<R>(place: Place, code: impl FnOnce(&Thread) -> R) -> R {
 const DEEPEST: u32 = 16;
 
 /// Lets a tap look at an event; `None` when too many taps run inside each other already.
-pub(super) fn look<R>(envelope: &Envelope, tap: impl FnOnce() -> R) -> Option<R> {
+pub(super) fn look<R>(handling: Handling, tap: impl FnOnce() -> R) -> Option<R> {
     struct Looked(Option<Handling>);
     impl Drop for Looked {
         fn drop(&mut self) {
@@ -150,7 +147,7 @@ pub(super) fn look<R>(envelope: &Envelope, tap: impl FnOnce() -> R) -> Option<R>
         let depth = thread.depth.get();
         (depth < DEEPEST).then(|| {
             thread.depth.set(depth + 1);
-            Looked(thread.handling.replace(Some(Handling::of(envelope.base()))))
+            Looked(thread.handling.replace(Some(handling)))
         })
     })?;
     Some(tap())

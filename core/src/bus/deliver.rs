@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// How a call of a handler ended: `None` when the event was not of a type that it takes.
-type Outcome = Option<Result<(), ErrorInfo>>;
+type Outcome = Option<Result<(), Box<ErrorInfo>>>;
 
 /// What is left of an event when its handler has it.
 struct Call {
@@ -228,7 +228,7 @@ fn done(mailbox: &Arc<Mailbox>, call: Call, outcome: Outcome) {
             if let Some(ticket) = call.extra.as_ref().and_then(|extra| extra.ticket.as_ref()) {
                 ticket.failed();
             }
-            report_failure(mailbox, call.handling, call.session_id, &call.event_type, error);
+            report_failure(mailbox, call.handling, call.session_id, &call.event_type, *error);
         }
         if mailbox.options.once {
             mailbox.cancel().into_iter().for_each(drop_quietly);
@@ -293,17 +293,17 @@ pub(super) async fn wait_for_end(mailboxes: &[Arc<Mailbox>]) {
 struct TimedOut(Duration);
 
 /// What an `ExceptionEvent` says of an error. Runs the error's own code, down to its destructor.
-fn explain(failure: Failure) -> ErrorInfo {
+fn explain(failure: Failure) -> Box<ErrorInfo> {
     let mut error = ErrorInfo::from_error(&*failure, true);
     if failure.is::<TimedOut>() {
         error.kind = "timeout".to_owned();
     }
-    error
+    Box::new(error)
 }
 
-pub(super) fn explain_panic(panic: Box<dyn Any + Send>, worker: &mut WorkerBox) -> ErrorInfo {
+pub(super) fn explain_panic(panic: Box<dyn Any + Send>, worker: &mut WorkerBox) -> Box<ErrorInfo> {
     clear(worker);
-    panic_info(panic)
+    Box::new(panic_info(panic))
 }
 
 pub(super) fn panic_info(panic: Box<dyn Any + Send>) -> ErrorInfo {

@@ -21,7 +21,7 @@ use super::{
     mailbox::{Delivery, Entry, Extra, Mailbox, Patience},
     options::{Options, SharedOptions},
     queue::Ring,
-    scope::{Receiver, Route, Scope, find_full},
+    scope::{Receivers, Scope, find_full},
     settle::{Pending, Settled},
     shards::Shards,
     subscription::Work,
@@ -29,7 +29,7 @@ use super::{
 use crate::{
     Clock, SessionId,
     event::{
-        Envelope, EventName, EventPayload, EventRegistry, EventType, Payload, Stamp, Stamped,
+        Envelope, EventName, EventPayload, EventRegistry, EventType, Overflow, Payload, Stamp, Stamped,
         bus::ManyListenersEvent,
     },
 };
@@ -105,7 +105,9 @@ impl From<Option<Dispatched>> for Emitted {
 /// What is left to do for an event when the lock of its scope is released.
 #[derive(Default)]
 struct Aftermath {
+    receivers: usize,
     ready: SmallVec<[Arc<Mailbox>; 4]>,
+    taps: SmallVec<[Arc<Mailbox>; 2]>,
     rare: Option<Box<Rare>>,
 }
 
@@ -177,7 +179,13 @@ impl Inner {
             session_id: scope.session_id,
             mono_ns: now.mono_ns,
         };
-        self.dispatch(scope, event, Arc::new(Envelope::new(stamped, stamp, payload)), manner)
+        // Built under the lock, when it is certain that somebody receives it; what is not built is dropped here.
+        let mut parts = Some((stamped, stamp, payload));
+        let mut build = |seq| {
+            let (stamped, stamp, payload) = parts.take()?;
+            Some(Arc::new(Envelope::new(stamped, seq, stamp, payload)) as Arc<Envelope>)
+        };
+        self.dispatch(scope, event, now.mono_ns, &mut build, manner)
     }
 
     /// Numbers an event and queues it under one lock, so that the order of `seq` is the order of every queue. Nothing under
@@ -186,69 +194,65 @@ impl Inner {
         &self,
         scope: &Scope,
         event: &EventType,
-        mut envelope: Arc<Envelope>,
+        mono_ns: u64,
+        build: &mut dyn FnMut(u64) -> Option<Arc<Envelope>>,
         manner: Manner<'_>,
     ) -> Option<Dispatched> {
-        let keys = if self.has_keys.load(Ordering::Relaxed) {
-            self.keys(scope, event, &envelope)
-        } else {
-            Vec::new()
-        };
+        let mut kept = None;
+        let mut keys = Vec::new();
+        if self.has_keys.load(Ordering::Relaxed) {
+            kept = build(0);
+            keys = self.keys(scope, event, kept.as_deref()?);
+        }
         let mut after = Aftermath::default();
-        let mut order = lock(&scope.order);
-        let (route, seq, stale) = order.route(scope, &self.host, event);
-        if (route.is_empty() && !manner.always) || self.interest.is_muted(event) {
-            let route = Arc::clone(route);
-            drop(order);
-            route.iter().for_each(|receiver| receiver.mailbox.count_muted());
-            drop((stale, envelope));
-            return None;
-        }
-        let has_taps = route.last().is_some_and(Receiver::is_tap);
-        let special = (has_taps || route.len() > MANY_LISTENERS).then(|| Arc::clone(route));
-        Arc::get_mut(&mut envelope).expect("nobody else has it yet").number(*seq + 1);
-        *seq += 1;
-        let mono_ns = envelope.base().mono_ns;
-        let mut kept = Some(envelope);
-        let keep = manner.keep || special.is_some();
-        for (left, Receiver { mailbox, overflow }) in (0..route.len()).rev().zip(route.iter()) {
-            if has_taps && mailbox.tap.is_some() {
-                break;
-            }
-            // The last can have it, which saves counting up and down.
-            let envelope = if left == 0 && !keep { kept.take() } else { kept.clone() };
-            let Some(envelope) = envelope else { break };
-            let extra = if keys.is_empty() && manner.pending.is_none() {
-                None
-            } else {
-                after.extra(mailbox, &keys, manner.pending)
+        let is_muted = self.interest.is_muted(event);
+        let host_wants = self.interest.host_may_want(event);
+        let (mut envelope, stale) = {
+            let mut state = lock(&scope.state);
+            let (receivers, seq, stale) = state.receivers(scope, &self.host, event, host_wants);
+            let mut number = || {
+                *seq += 1;
+                match kept.take() {
+                    None => build(*seq),
+                    Some(mut kept) => {
+                        Arc::get_mut(&mut kept).expect("nobody else has it yet").number(*seq);
+                        Some(kept)
+                    }
+                }
             };
-            let entry = Entry { envelope, extra };
-            let (delivery, ring) = mailbox.push(entry, *overflow, manner.patience);
-            after.note(mailbox, delivery, ring);
-        }
-        drop(order);
+            let envelope = match receivers {
+                Receivers::Few(few) => after.queue(few.into_iter(), is_muted, &mut number, &keys, manner),
+                Receivers::Route(route) => {
+                    let receivers = route.iter().map(|receiver| (&receiver.mailbox, receiver.overflow));
+                    after.queue(receivers, is_muted, &mut number, &keys, manner)
+                }
+            };
+            (envelope, stale)
+        };
         if stale.is_some() {
             drop(stale);
+        }
+        if is_muted || (after.receivers == 0 && !manner.always) {
+            return None;
         }
         if !after.ready.is_empty() {
             self.shards.schedule(after.ready);
         }
-        if let Some((route, envelope)) = special.as_ref().zip(kept.as_ref()) {
-            let taps = route.iter().filter(|receiver| receiver.is_tap());
-            taps.for_each(|tap| tap.mailbox.look(envelope));
+        let mut taps = after.taps.into_iter().peekable();
+        while let Some(tap) = taps.next() {
+            let seen = if manner.keep || taps.peek().is_some() { envelope.clone() } else { envelope.take() };
+            seen.into_iter().for_each(|seen| tap.look(seen));
         }
         let (lost, crowded) = after.rare.map(|rare| rare.settle()).unwrap_or_default();
-        if let Some(route) = special.filter(|route| route.len() > MANY_LISTENERS)
-            && self.interest.begins_to_crowd(event)
-        {
-            self.warn_of_many(scope, event, &route);
+        if after.receivers > MANY_LISTENERS && self.interest.begins_to_crowd(event) {
+            self.warn_of_many(scope, event, after.receivers);
         }
         self.shards.help_if_late(mono_ns);
-        Some(Dispatched { envelope: kept, lost, crowded })
+        Some(Dispatched { envelope, lost, crowded })
     }
 
     /// What makes the event stand for others, by subscription. User code, so not under the lock.
+    #[cold]
     fn keys(&self, scope: &Scope, event: &EventType, envelope: &Envelope) -> Vec<(u64, u64)> {
         let route = scope.route(&self.host, event);
         let key = |mailbox: &Arc<Mailbox>| Some((mailbox.id, mailbox.options.key.as_ref()?(envelope)?));
@@ -256,8 +260,8 @@ impl Inner {
     }
 
     #[cold]
-    fn warn_of_many(&self, scope: &Scope, event: &EventType, route: &Route) {
-        let listeners = route.len() as u64;
+    fn warn_of_many(&self, scope: &Scope, event: &EventType, listeners: usize) {
+        let listeners = listeners as u64;
         tracing::warn!(event = event.name(), listeners, "very many subscriptions: are some forgotten?");
         let warning = ManyListenersEvent { event_type: event.name().to_owned(), listeners };
         let _ = self.emit_typed(scope, warning, Stamp::default(), Manner::default());
@@ -371,7 +375,7 @@ impl Inner {
         let scope = scope.map(Arc::downgrade);
         let options = self.options.share(options);
         let mailbox = Arc::new(Mailbox::new(id, options, scope, work, Arc::clone(&self.shards)));
-        self.interest.add(&mailbox.options.filter);
+        self.interest.add(&mailbox.options.filter, mailbox.scope.is_none());
         let mut live = lock(&self.live);
         live.mailboxes.insert(id, Arc::clone(&mailbox));
         let shut = live.shut;
@@ -406,7 +410,7 @@ impl Inner {
             Some(scope) => scope.upgrade().is_some_and(|scope| scope.remove(mailbox.id)),
         };
         if mailbox.loses_interest() {
-            self.interest.remove(&mailbox.options.filter);
+            self.interest.remove(&mailbox.options.filter, mailbox.scope.is_none());
             self.options.release(&mailbox.options);
         }
     }
@@ -431,6 +435,57 @@ impl Inner {
 }
 
 impl Aftermath {
+    /// Queues an event for its receivers; what is left of it for taps, and for an emitter that wants it.
+    #[inline]
+    fn queue<'a>(
+        &mut self,
+        mut receivers: impl ExactSizeIterator<Item = (&'a Arc<Mailbox>, Overflow)> + DoubleEndedIterator,
+        is_muted: bool,
+        number: &mut dyn FnMut() -> Option<Arc<Envelope>>,
+        keys: &[(u64, u64)],
+        manner: Manner<'_>,
+    ) -> Option<Arc<Envelope>> {
+        self.receivers = receivers.len();
+        if is_muted {
+            receivers.for_each(|(mailbox, _)| mailbox.count_muted());
+            return None;
+        }
+        let Some((last, overflow)) = receivers.next_back() else {
+            return if manner.always { number() } else { None };
+        };
+        let envelope = number()?;
+        let is_plain = keys.is_empty() && manner.pending.is_none();
+        for (mailbox, overflow) in receivers {
+            if mailbox.tap.is_some() {
+                self.taps.push(Arc::clone(mailbox));
+                continue;
+            }
+            let extra = if is_plain { None } else { self.extra(mailbox, keys, manner.pending) };
+            self.push(mailbox, Entry { envelope: Arc::clone(&envelope), extra }, overflow, manner.patience);
+        }
+        if last.tap.is_some() {
+            self.taps.push(Arc::clone(last));
+            return Some(envelope);
+        }
+        // The last can have the event itself, which saves counting up and down.
+        let left = (manner.keep || !self.taps.is_empty()).then(|| Arc::clone(&envelope));
+        let extra = if is_plain { None } else { self.extra(last, keys, manner.pending) };
+        self.push(last, Entry { envelope, extra }, overflow, manner.patience);
+        left
+    }
+
+    #[inline]
+    fn push(&mut self, mailbox: &Arc<Mailbox>, entry: Entry, overflow: Overflow, patience: Patience) {
+        match mailbox.push(entry) {
+            Ok(Ring::Nobody) => {}
+            Ok(ring) => self.note(mailbox, Delivery::Queued, ring),
+            Err(entry) => {
+                let (delivery, ring) = mailbox.push_full(entry, overflow, patience);
+                self.note(mailbox, delivery, ring);
+            }
+        }
+    }
+
     /// What an event has beside it in one queue.
     #[cold]
     fn extra(
@@ -452,7 +507,7 @@ impl Aftermath {
         self.rare.get_or_insert_default()
     }
 
-    #[inline]
+    #[cold]
     fn note(&mut self, mailbox: &Arc<Mailbox>, delivery: Delivery, ring: Ring) {
         match ring {
             Ring::Nobody => {}

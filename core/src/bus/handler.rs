@@ -155,4 +155,4 @@ where
 }
 
 /// Lets a tap look at an event; `false` when the event is not of a type that it takes.
-pub(super) type Look = Arc<dyn Fn(&Arc<Envelope>) -> bool + Send + Sync>;
+pub(super) type Look = Box<dyn Fn(Arc<Envelope>) -> bool + Send + Sync>;

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::{
     bell::Bell,
-    current,
+    current::{self, Handling},
     deliver::{panic_info, report_failure, report_suspension},
     handler::{Handler, Hire, Look, WorkerBox},
     lock,
@@ -123,8 +123,9 @@ pub(super) struct Mailbox {
     hire: Mutex<Option<Hire>>,
     /// What is called at once, instead of a queue.
     pub(super) tap: Option<Look>,
-    /// Calls of the tap that run now.
-    looking: AtomicU32,
+    /// Calls of the tap that have begun, and those that have ended.
+    looks_begun: AtomicU64,
+    looks_ended: AtomicU64,
     /// Its filter counts for what is wanted.
     interested: AtomicBool,
     /// Where its visits are scheduled.
@@ -196,7 +197,8 @@ impl Mailbox {
             queue: Queue::new(concurrency, idle),
             hire: Mutex::new(hire),
             tap,
-            looking: AtomicU32::new(0),
+            looks_begun: AtomicU64::new(0),
+            looks_ended: AtomicU64::new(0),
             interested: AtomicBool::new(true),
             shards,
             bell: Bell::default(),
@@ -239,22 +241,26 @@ impl Mailbox {
         self.options.overflow.unwrap_or_else(|| event.overflow())
     }
 
-    /// Queues an event. The caller does what the `Ring` says after it has released its own locks.
+    /// Queues an event if there is room. The caller does what the `Ring` says after it has released its own locks.
+    ///
+    /// # Errors
+    ///
+    /// The event, where [`Mailbox::push_full`] has to decide.
     #[inline]
-    pub(super) fn push(&self, entry: Entry, overflow: Overflow, patience: Patience) -> (Delivery, Ring) {
+    pub(super) fn push(&self, entry: Entry) -> Result<Ring, Entry> {
         if self.muted.load(Ordering::Relaxed) {
-            self.rare().muted.fetch_add(1, Ordering::Relaxed);
-            return (Delivery::Spare(entry), Ring::Nobody);
+            return Err(entry);
         }
-        match self.queue.push(entry, self.options.capacity) {
-            Ok(ring) => (Delivery::Queued, ring),
-            Err(entry) => self.push_full(entry, overflow, patience),
-        }
+        self.queue.push(entry, self.options.capacity)
     }
 
-    /// There was no room a moment ago.
+    /// What becomes of an event for which there was no room a moment ago.
     #[cold]
-    fn push_full(&self, entry: Entry, overflow: Overflow, patience: Patience) -> (Delivery, Ring) {
+    pub(super) fn push_full(&self, entry: Entry, overflow: Overflow, patience: Patience) -> (Delivery, Ring) {
+        if self.muted.load(Ordering::Relaxed) {
+            self.count_muted();
+            return (Delivery::Spare(entry), Ring::Nobody);
+        }
         let capacity = self.options.capacity;
         let full = match overflow {
             Overflow::Wait => Full::Stretch(self.limit(patience)),
@@ -425,15 +431,18 @@ impl Mailbox {
     }
 
     /// Calls the tap, on the thread of the emitter.
-    pub(super) fn look(self: &Arc<Self>, envelope: &Arc<Envelope>) {
+    pub(super) fn look(self: &Arc<Self>, envelope: Arc<Envelope>) {
         let Some(tap) = &self.tap else { return };
         if self.muted.load(Ordering::Relaxed) {
             return self.count_muted();
         }
-        self.looking.fetch_add(1, Ordering::SeqCst);
+        self.looks_begun.fetch_add(1, Ordering::SeqCst);
         if !self.cancelled.load(Ordering::SeqCst) {
+            let base = envelope.base();
+            let (handling, session_id) = (Handling::of(base), base.session_id);
+            let event_type = base.event_type.clone();
             let attempt = || std::panic::catch_unwind(AssertUnwindSafe(|| tap(envelope)));
-            match current::look(envelope, attempt) {
+            match current::look(handling, attempt) {
                 Some(Ok(true)) => {
                     self.count_call(false);
                 }
@@ -442,9 +451,7 @@ impl Mailbox {
                     if self.count_call(true) {
                         report_suspension(self);
                     }
-                    let base = envelope.base();
-                    let (handling, error) = (current::Handling::of(base), panic_info(panic));
-                    report_failure(self, handling, base.session_id, &base.event_type, error);
+                    report_failure(self, handling, session_id, &event_type, panic_info(panic));
                 }
                 None => {
                     self.rare().dropped.fetch_add(1, Ordering::Relaxed);
@@ -452,7 +459,7 @@ impl Mailbox {
                 }
             }
         }
-        self.looking.fetch_sub(1, Ordering::SeqCst);
+        self.looks_ended.fetch_add(1, Ordering::SeqCst);
         self.bell.ring();
     }
 
@@ -509,7 +516,7 @@ impl Mailbox {
         let is_stopping = || from_handler && self.stopping.load(Ordering::SeqCst) > 0;
         let is_over = || match self.queue.has_workers() {
             true => self.queue.is_over(),
-            false => self.looking.load(Ordering::SeqCst) == 0,
+            false => self.looks_ended.load(Ordering::SeqCst) == self.looks_begun.load(Ordering::SeqCst),
         };
         self.bell.until(|| is_over() || is_stopping()).await;
     }

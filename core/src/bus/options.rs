@@ -6,18 +6,20 @@ use std::{
     fmt,
     hash::{Hash, Hasher},
     panic::Location,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicU8, Ordering},
+    },
     time::Duration,
 };
 
 use super::lock;
-use crate::event::{Envelope, Filter, Overflow};
+use crate::event::{Envelope, EventType, Filter, Overflow};
 
 /// Computes what makes two events stand for each other; `None` for events of other types.
 pub(super) type KeyOf = Arc<dyn Fn(&Envelope) -> Option<u64> + Send + Sync>;
 
 /// What a subscription is told when it is made.
-#[derive(Clone)]
 pub(super) struct Options {
     pub(super) name: Cow<'static, str>,
     pub(super) location: &'static Location<'static>,
@@ -30,9 +32,36 @@ pub(super) struct Options {
     pub(super) suspend_after: Option<u32>,
     pub(super) once: bool,
     pub(super) unique: bool,
+    pub(super) answers: Answers,
 }
 
+/// What the filter says of each event type, once it was asked.
+#[derive(Default)]
+pub(super) struct Answers(OnceLock<Box<[AtomicU8]>>);
+
+/// Event types whose answer is kept. Those with a higher number are looked up each time.
+const ANSWERS: usize = 512;
+
+const YES: u8 = 1;
+const NO: u8 = 2;
+
 impl Options {
+    /// Whether events of a type are wanted.
+    #[inline]
+    pub(super) fn wants(&self, event: &EventType) -> bool {
+        let answers = self.answers.0.get_or_init(|| (0..ANSWERS).map(|_| AtomicU8::new(0)).collect());
+        let Some(answer) = answers.get(event.index()) else { return self.filter.wants(event) };
+        match answer.load(Ordering::Relaxed) {
+            YES => true,
+            NO => false,
+            _ => {
+                let wanted = self.filter.wants(event);
+                answer.store(if wanted { YES } else { NO }, Ordering::Relaxed);
+                wanted
+            }
+        }
+    }
+
     /// What makes two of them the same; a key is a function and only the same as itself.
     fn identity(&self) -> impl Hash + Eq + '_ {
         let key = self.key.as_ref().map(|key| Arc::as_ptr(key).addr());

@@ -44,7 +44,7 @@ const MOST: usize = 16;
 /// How long a shard that was woken may not get on, in nanoseconds, until whoever emits next wakes another. A publisher that
 /// computes for long without awaiting keeps the shard that it woke from running: tokio starts a task that was woken last on
 /// the same thread, and lets no other thread take it.
-const LATE_NS: u64 = 200_000;
+const LATE_NS: u64 = 1_000_000;
 
 /// Instead of a time: it was woken, or got on, and no emitter has looked since.
 const JUST_WOKEN: u64 = 1;

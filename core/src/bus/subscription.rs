@@ -19,7 +19,7 @@ use super::{
     handler::{Handler, HandlerFuture, HandlerOutput, Look, erase},
     lock,
     mailbox::{Mailbox, Stats},
-    options::Options,
+    options::{Answers, Options},
     scope::Scope,
     stream::EventStream,
 };
@@ -70,6 +70,7 @@ impl SubscriptionBuilder {
             suspend_after: None,
             once: false,
             unique: false,
+            answers: Answers::default(),
         };
         Self { bus, scope, options }
     }
@@ -186,7 +187,7 @@ impl SubscriptionBuilder {
     /// several threads emit into one session, it may see their events in another order than that of `seq`.
     pub fn observe<F: FromEvent>(mut self, tap: impl Fn(F) + Send + Sync + 'static) -> Subscription {
         self.name_after_value(&tap);
-        self.open::<F>(Work::Tap(Arc::new(move |envelope| match F::from_envelope(Arc::clone(envelope)) {
+        self.open::<F>(Work::Tap(Box::new(move |envelope| match F::from_envelope(envelope) {
             Ok(event) => {
                 tap(event);
                 true
