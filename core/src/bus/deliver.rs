@@ -264,7 +264,7 @@ fn end(mailbox: &Arc<Mailbox>) {
         bus.unlist(mailbox);
     }
     mailbox.queue.end();
-    mailbox.bell.ring();
+    mailbox.ring();
 }
 
 /// The runtime that would have called the handler is gone.

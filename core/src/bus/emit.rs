@@ -456,14 +456,14 @@ impl Aftermath {
         let envelope = number()?;
         let is_plain = keys.is_empty() && manner.pending.is_none();
         for (mailbox, overflow) in receivers {
-            if mailbox.tap.is_some() {
+            if mailbox.is_tap() {
                 self.taps.push(Arc::clone(mailbox));
                 continue;
             }
             let extra = if is_plain { None } else { self.extra(mailbox, keys, manner.pending) };
             self.push(mailbox, Entry { envelope: Arc::clone(&envelope), extra }, overflow, manner.patience);
         }
-        if last.tap.is_some() {
+        if last.is_tap() {
             self.taps.push(Arc::clone(last));
             return Some(envelope);
         }
@@ -540,7 +540,7 @@ impl Rare {
         readers.into_iter().for_each(Waker::wake);
         for mailbox in &losers {
             // It may have been disconnected, which ends the wait for room.
-            mailbox.bell.ring();
+            mailbox.ring();
             if mailbox.begins_to_lag() {
                 deliver::report_lag(mailbox);
             }

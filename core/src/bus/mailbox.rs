@@ -119,22 +119,13 @@ pub(super) struct Mailbox {
     /// The session that it belongs to; the host's have none.
     pub(super) scope: Option<Weak<Scope>>,
     pub(super) queue: Queue<Entry, WorkerBox>,
-    /// Makes workers, until the subscription is over; what has one worker at a time has it idle in the queue.
-    hire: Mutex<Option<Hire>>,
-    /// What is called at once, instead of a queue.
-    pub(super) tap: Option<Look>,
-    /// Calls of the tap that have begun, and those that have ended.
-    looks_begun: AtomicU64,
-    looks_ended: AtomicU64,
+    special: Option<Box<Special>>,
     /// Its filter counts for what is wanted.
     interested: AtomicBool,
     /// Where its visits are scheduled.
     pub(super) shards: Arc<Shards>,
-    /// Rung when there is room again, when it is over, and when its handler begins to wait for others.
-    pub(super) bell: Bell,
     delivered: AtomicU64,
     slowest_ns: AtomicU64,
-    /// What few subscriptions ever count.
     rare: OnceLock<Box<Rare>>,
     cancelled: AtomicBool,
     muted: AtomicBool,
@@ -147,15 +138,29 @@ pub(super) struct Mailbox {
     taken: AtomicU64,
     /// Emitters have waited for room in vain; until there is progress, none waits any more.
     stuck: AtomicBool,
+}
+
+/// What a subscription has that is not one handler with one worker.
+#[derive(Default)]
+struct Special {
+    /// Makes workers, until the subscription is over.
+    hire: Mutex<Option<Hire>>,
+    /// What is called at once, instead of a queue.
+    tap: Option<Look>,
+    /// Calls of the tap that have begun, and those that have ended.
+    looks_begun: AtomicU64,
+    looks_ended: AtomicU64,
+}
+
+/// What few subscriptions ever have: an idle session should cost little.
+#[derive(Default)]
+struct Rare {
+    /// Rung when there is room again, when it is over, and when its handler begins to wait for others.
+    bell: Bell,
     /// How often the handler is waiting for the end of other subscriptions.
     stopping: AtomicU32,
     /// How often the handler is waiting until others have handled what it emitted.
     settling: AtomicU32,
-}
-
-/// Counters of what few subscriptions ever have: an idle session should cost little.
-#[derive(Default)]
-struct Rare {
     failures: AtomicU64,
     failures_in_a_row: AtomicU32,
     dropped: AtomicU64,
@@ -184,24 +189,24 @@ impl Mailbox {
         work: Work,
         shards: Arc<Shards>,
     ) -> Self {
-        let (concurrency, idle, hire, tap) = match work {
-            Work::Handler(Handler::One(worker)) => (1, Some(worker), None, None),
-            Work::Handler(Handler::Several(hire)) => (options.concurrency, None, Some(hire), None),
-            Work::Tap(look) => (0, None, None, Some(look)),
-            Work::Stream => (0, None, None, None),
+        let special = |special: Special| Some(Box::new(special));
+        let (concurrency, idle, special) = match work {
+            Work::Handler(Handler::One(worker)) => (1, Some(worker), None),
+            Work::Handler(Handler::Several(hire)) => {
+                let hire = Mutex::new(Some(hire));
+                (options.concurrency, None, special(Special { hire, ..Special::default() }))
+            }
+            Work::Tap(look) => (0, None, special(Special { tap: Some(look), ..Special::default() })),
+            Work::Stream => (0, None, None),
         };
         Self {
             id,
             options,
             scope,
             queue: Queue::new(concurrency, idle),
-            hire: Mutex::new(hire),
-            tap,
-            looks_begun: AtomicU64::new(0),
-            looks_ended: AtomicU64::new(0),
+            special,
             interested: AtomicBool::new(true),
             shards,
-            bell: Bell::default(),
             delivered: AtomicU64::new(0),
             slowest_ns: AtomicU64::new(0),
             rare: OnceLock::new(),
@@ -211,9 +216,24 @@ impl Mailbox {
             lagging: AtomicBool::new(false),
             taken: AtomicU64::new(0),
             stuck: AtomicBool::new(false),
-            stopping: AtomicU32::new(0),
-            settling: AtomicU32::new(0),
         }
+    }
+
+    #[inline]
+    pub(super) fn is_tap(&self) -> bool {
+        self.special.as_ref().is_some_and(|special| special.tap.is_some())
+    }
+
+    /// Something has changed that somebody may wait for.
+    pub(super) fn ring(&self) {
+        if let Some(rare) = self.rare.get() {
+            rare.bell.ring();
+        }
+    }
+
+    /// Resolves when `condition` holds; see [`Bell::until`].
+    pub(super) async fn until(&self, condition: impl Fn() -> bool) {
+        self.rare().bell.until(condition).await;
     }
 
     fn rare(&self) -> &Rare {
@@ -346,7 +366,7 @@ impl Mailbox {
         let mut idle_checks = 0;
         loop {
             let progress = self.progress();
-            let room = self.bell.until(|| self.has_room());
+            let room = self.rare().bell.until(|| self.has_room());
             if tokio::time::timeout(STUCK_AFTER / STUCK_CHECKS, room).await.is_ok() {
                 return;
             }
@@ -354,7 +374,7 @@ impl Mailbox {
             if idle_checks == STUCK_CHECKS {
                 idle_checks = 0;
                 self.stuck.store(true, Ordering::SeqCst);
-                self.bell.ring();
+                self.ring();
                 let (handler, location) = (&self.options.name, self.options.location.to_string());
                 let seconds = STUCK_AFTER.as_secs();
                 tracing::warn!(
@@ -373,7 +393,7 @@ impl Mailbox {
         if self.lagging.load(Ordering::Relaxed) {
             self.lagging.store(false, Ordering::Relaxed);
         }
-        self.bell.ring();
+        self.ring();
     }
 
     /// The reader of a stream takes an event; see [`Queue::take`].
@@ -389,7 +409,7 @@ impl Mailbox {
     /// A call of the handler has ended; `true` when it has failed so often in a row that the subscription is suspended now.
     pub(super) fn count_call(&self, failed: bool) -> bool {
         // With one worker at a time, nobody else writes here.
-        if self.options.concurrency == 1 && self.tap.is_none() {
+        if self.options.concurrency == 1 && !self.is_tap() {
             self.delivered.store(self.delivered.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         } else {
             self.delivered.fetch_add(1, Ordering::Relaxed);
@@ -420,23 +440,25 @@ impl Mailbox {
 
     /// Something to call the handler with, where none lies idle; `None` when the subscription is over.
     pub(super) fn hire(&self) -> Option<WorkerBox> {
-        let hire = lock(&self.hire).clone()?;
+        let hire = lock(&self.special.as_ref()?.hire).clone()?;
         Some(hire())
     }
 
     /// Takes the handler away; the caller drops it outside of all locks.
     #[must_use]
     pub(super) fn take_handler(&self) -> (Option<Hire>, Option<WorkerBox>) {
-        (lock(&self.hire).take(), self.queue.take_idle())
+        let hire = self.special.as_ref().and_then(|special| lock(&special.hire).take());
+        (hire, self.queue.take_idle())
     }
 
     /// Calls the tap, on the thread of the emitter.
     pub(super) fn look(self: &Arc<Self>, envelope: Arc<Envelope>) {
-        let Some(tap) = &self.tap else { return };
+        let Some(special) = &self.special else { return };
+        let Some(tap) = &special.tap else { return };
         if self.muted.load(Ordering::Relaxed) {
             return self.count_muted();
         }
-        self.looks_begun.fetch_add(1, Ordering::SeqCst);
+        special.looks_begun.fetch_add(1, Ordering::SeqCst);
         if !self.cancelled.load(Ordering::SeqCst) {
             let base = envelope.base();
             let (handling, session_id) = (Handling::of(base), base.session_id);
@@ -459,8 +481,8 @@ impl Mailbox {
                 }
             }
         }
-        self.looks_ended.fetch_add(1, Ordering::SeqCst);
-        self.bell.ring();
+        special.looks_ended.fetch_add(1, Ordering::SeqCst);
+        self.ring();
     }
 
     /// Its filter counts no more for what is wanted; `true` the first time.
@@ -487,7 +509,7 @@ impl Mailbox {
     pub(super) fn close(self: &Arc<Self>) {
         let ring = self.queue.close();
         self.obey(ring);
-        self.bell.ring();
+        self.ring();
     }
 
     /// Refuses further events and gives up those that wait. The caller drops them last of all, because their
@@ -497,7 +519,7 @@ impl Mailbox {
         self.cancelled.store(true, Ordering::SeqCst);
         let (forgotten, ring) = self.queue.cancel();
         self.obey(ring);
-        self.bell.ring();
+        self.ring();
         forgotten
     }
 
@@ -513,31 +535,33 @@ impl Mailbox {
     /// Resolves when no call runs any more. For another handler also when this one's handler waits for the end of others,
     /// because the two might wait for each other.
     pub(super) async fn wait_for_end(&self, from_handler: bool) {
-        let is_stopping = || from_handler && self.stopping.load(Ordering::SeqCst) > 0;
+        let is_stopping = || from_handler && self.rare().stopping.load(Ordering::SeqCst) > 0;
         let is_over = || match self.queue.has_workers() {
             true => self.queue.is_over(),
-            false => self.looks_ended.load(Ordering::SeqCst) == self.looks_begun.load(Ordering::SeqCst),
+            false => self.special.as_ref().is_none_or(|special| {
+                special.looks_ended.load(Ordering::SeqCst) == special.looks_begun.load(Ordering::SeqCst)
+            }),
         };
-        self.bell.until(|| is_over() || is_stopping()).await;
+        self.rare().bell.until(|| is_over() || is_stopping()).await;
     }
 
     /// The handler waits for the end of others until the guard is dropped.
     pub(super) fn stopping(&self) -> impl Drop + '_ {
-        let guard = CountedDown::new(&self.stopping);
-        self.bell.ring();
+        let guard = CountedDown::new(&self.rare().stopping);
+        self.ring();
         guard
     }
 
     /// The handler waits until others have handled what it emitted. They may wait for it in turn, so whoever waits for
     /// what is queued here waits no longer.
     pub(super) fn settling(&self) -> impl Drop + '_ {
-        let guard = CountedDown::new(&self.settling);
+        let guard = CountedDown::new(&self.rare().settling);
         self.release_tickets();
         guard
     }
 
     pub(super) fn is_settling(&self) -> bool {
-        self.settling.load(Ordering::SeqCst) > 0
+        self.rare.get().is_some_and(|rare| rare.settling.load(Ordering::SeqCst) > 0)
     }
 
     /// Whoever waits for what is queued here waits no longer.

@@ -69,7 +69,7 @@ pub(super) struct Receiver {
 
 impl Receiver {
     pub(super) fn is_tap(&self) -> bool {
-        self.mailbox.tap.is_some()
+        self.mailbox.is_tap()
     }
 }
 

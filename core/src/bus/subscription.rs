@@ -327,7 +327,7 @@ impl Subscription {
     /// Resolves when nothing will come any more.
     fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
         let mailbox = Arc::clone(&self.mailbox);
-        async move { mailbox.bell.until(|| mailbox.queue.is_closed()).await }
+        async move { mailbox.until(|| mailbox.queue.is_closed()).await }
     }
 
     /// An event was taken from the mailbox of a stream.
