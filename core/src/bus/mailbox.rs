@@ -18,7 +18,7 @@ use serde::Serialize;
 use super::{
     bell::Bell,
     current,
-    deliver::{panic_info, report_failure, report_suspension},
+    deliver::{panic_info, report_failure, report_lag, report_suspension},
     handler::{Hire, Look, WorkerBox},
     lock,
     queue::{Ended, Full, Keyed, Pushed, Queue, Ring},
@@ -289,11 +289,7 @@ impl Mailbox {
                 Delivery::Crowded
             }
             Pushed::Lost(entry) => {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
-                // A lag notice that is lost itself would call for the next one, without end.
-                if !entry.envelope.event_type().starts_with("bus.") {
-                    self.unreported.fetch_add(1, Ordering::Relaxed);
-                }
+                self.count_lost(&entry.envelope);
                 Delivery::Lost(entry)
             }
             Pushed::Replaced(entry) => {
@@ -303,6 +299,14 @@ impl Mailbox {
             Pushed::Closed(entry) => Delivery::Spare(entry),
         };
         (delivery, ring)
+    }
+
+    fn count_lost(&self, envelope: &Envelope) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        // A lag notice that is lost itself would call for the next one, without end.
+        if !envelope.event_type().starts_with("bus.") {
+            self.unreported.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Counts an event that is not delivered because its type is muted.
@@ -449,7 +453,9 @@ impl Mailbox {
         self.looking.fetch_add(1, Ordering::SeqCst);
         if !self.cancelled.load(Ordering::SeqCst) {
             let attempt = || std::panic::catch_unwind(AssertUnwindSafe(|| tap(envelope)));
-            match current::look(envelope, attempt) {
+            let looked = current::look(envelope, attempt);
+            let is_inside = looked.is_some();
+            match looked {
                 Some(Ok(true)) => {
                     self.count_call(false);
                 }
@@ -462,10 +468,12 @@ impl Mailbox {
                     let (handling, error) = (current::Handling::of(base), panic_info(panic));
                     report_failure(self, handling, base.session_id, &base.event_type, error);
                 }
-                None => {
-                    self.dropped.fetch_add(1, Ordering::Relaxed);
-                    self.unreported.fetch_add(1, Ordering::Relaxed);
-                }
+                None => self.count_lost(envelope),
+            }
+            // Not from where the event was too deep: other taps may look at the notice. Nor from inside a notice.
+            if is_inside && self.begins_to_lag() {
+                report_lag(self);
+                self.lagging.store(false, Ordering::Relaxed);
             }
         }
         self.looking.fetch_sub(1, Ordering::SeqCst);
@@ -494,6 +502,13 @@ impl Mailbox {
 
     /// Refuses further events; those that wait are still handled.
     pub(super) fn close(self: &Arc<Self>) {
+        if self.tap.is_some() {
+            // Nothing waits for a tap, so it is over at once, whoever holds the guard.
+            self.cancelled.store(true, Ordering::SeqCst);
+            if let Some(bus) = self.shards.bus() {
+                bus.unlist(self);
+            }
+        }
         let ring = self.queue.close();
         self.obey(ring);
         self.bell.ring();

@@ -12,4 +12,5 @@ mod overflow;
 mod receiving;
 mod reentrant;
 mod streams;
+mod taps;
 mod wait_for;
