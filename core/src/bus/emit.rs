@@ -356,10 +356,6 @@ impl Inner {
             self.has_keys.store(true, Ordering::Relaxed);
         }
         let table = scope.map_or(&self.host, |scope| scope);
-        let replaced: Vec<_> = match options.unique {
-            true => table.all().into_iter().filter(|mailbox| mailbox.options.name == options.name).collect(),
-            false => Vec::new(),
-        };
         let id = self.next_subscription.fetch_add(1, Ordering::Relaxed);
         let scope = scope.map(Arc::downgrade);
         let mailbox = Arc::new(Mailbox::new(id, options, scope, work, Arc::clone(&self.shards)));
@@ -372,8 +368,12 @@ impl Inner {
             mailbox.close();
             self.unroute(&mailbox);
         }
-        for mailbox in replaced {
-            self.end_subscription(&mailbox);
+        if mailbox.options.unique {
+            let mut named = table.all();
+            named.retain(|other| other.options.name == mailbox.options.name);
+            // Whoever else takes the name at this moment does the same, so one stays: the last.
+            named.pop();
+            named.iter().for_each(|other| self.end_subscription(other));
         }
         mailbox
     }

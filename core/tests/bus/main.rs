@@ -6,6 +6,7 @@ mod ending;
 mod failing;
 mod from_plugins;
 mod lifetime;
+mod naming;
 mod once;
 mod ordering;
 mod overflow;
