@@ -85,8 +85,9 @@ pub(super) fn visit(
     if let Some(call) = waits {
         let worker = worker.expect("it has begun a call");
         let waiting = Waiting { mailbox: Arc::clone(&mailbox), worker: Some(worker), began_ns: *now_ns };
-        mailbox.shards.runtime().spawn(waiting.run(call));
+        // First of all, so that the task finds what is left in hand, and nobody what comes after that.
         let leave = mailbox.queue.promote(hand);
+        mailbox.shards.runtime().spawn(waiting.run(call));
         follow(&mailbox, leave);
         return count;
     }
@@ -94,7 +95,9 @@ pub(super) fn visit(
         let began_ns = std::mem::replace(now_ns, mailbox.shards.mono_ns());
         mailbox.note_time(now_ns.saturating_sub(began_ns));
     }
-    leave(&mailbox, worker);
+    let (leave, unneeded) = mailbox.queue.end_visit(worker);
+    drop_worker(unneeded);
+    follow(&mailbox, leave);
     count
 }
 
@@ -142,7 +145,8 @@ fn start(worker: &mut WorkerBox, envelope: Arc<Envelope>, handling: Handling, th
     }
 }
 
-/// A worker in a task of its own: begins with a call that has to wait, and goes on with what is queued.
+/// A worker in a task of its own: begins with a call that has to wait, and goes on with what is queued if it is the only
+/// worker.
 struct Waiting {
     mailbox: Arc<Mailbox>,
     /// Until it has ended in good order.
@@ -161,7 +165,7 @@ impl Waiting {
             done(&self.mailbox, call, outcome);
             current = self.next().await;
         }
-        leave(&self.mailbox, self.worker.take());
+        end_task(&self.mailbox, self.worker.take());
     }
 
     /// Waits for the call, as long as the subscription allows.
@@ -212,7 +216,7 @@ impl Drop for Waiting {
         if let Some(worker) = self.worker.take() {
             drop_quietly(worker);
             abandon(&self.mailbox);
-            leave(&self.mailbox, None);
+            end_task(&self.mailbox, None);
         }
     }
 }
@@ -237,13 +241,17 @@ fn done(mailbox: &Arc<Mailbox>, call: Call, outcome: Outcome) {
     mailbox.count_done();
 }
 
-/// A worker has ended.
-fn leave(mailbox: &Arc<Mailbox>, worker: Option<WorkerBox>) {
-    let (leave, unneeded) = mailbox.queue.end_visit(worker);
-    if unneeded.is_some() {
-        drop_quietly(unneeded);
-    }
+/// The task of a call has ended.
+fn end_task(mailbox: &Arc<Mailbox>, worker: Option<WorkerBox>) {
+    let (leave, unneeded) = mailbox.queue.end_task(worker);
+    drop_worker(unneeded);
     follow(mailbox, leave);
+}
+
+fn drop_worker(worker: Option<WorkerBox>) {
+    if worker.is_some() {
+        drop_quietly(worker);
+    }
 }
 
 fn follow(mailbox: &Arc<Mailbox>, leave: Leave) {
@@ -301,12 +309,12 @@ fn explain(failure: Failure) -> ErrorInfo {
     error
 }
 
-pub(super) fn explain_panic(panic: Box<dyn Any + Send>, worker: &mut WorkerBox) -> ErrorInfo {
+fn explain_panic(panic: Box<dyn Any + Send>, worker: &mut WorkerBox) -> ErrorInfo {
     clear(worker);
     panic_info(panic)
 }
 
-pub(super) fn panic_info(panic: Box<dyn Any + Send>) -> ErrorInfo {
+fn panic_info(panic: Box<dyn Any + Send>) -> ErrorInfo {
     let error = ErrorInfo::panic(panic_message(&*panic));
     drop_quietly(panic);
     error
@@ -358,8 +366,13 @@ fn emit_about<T: EventPayload>(mailbox: &Mailbox, event: T) {
     }
 }
 
+/// Tells of a panic on the emitter's thread.
+pub(super) fn report_panic(mailbox: &Mailbox, base: &BaseEvent, panic: Box<dyn Any + Send>) {
+    report_failure(mailbox, Handling::of(base), base.session_id, &base.event_type, panic_info(panic));
+}
+
 /// Tells of a failed call.
-pub(super) fn report_failure(
+fn report_failure(
     mailbox: &Mailbox,
     handling: Handling,
     session_id: Option<SessionId>,

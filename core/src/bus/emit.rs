@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
+    panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -244,7 +245,16 @@ impl Inner {
     /// What makes the event stand for others, by subscription. User code, so not under the lock.
     fn keys(&self, scope: &Scope, event: &EventType, envelope: &Envelope) -> Vec<(u64, u64)> {
         let route = scope.route(&self.host, event);
-        let key = |mailbox: &Arc<Mailbox>| Some((mailbox.id, mailbox.options.key.as_ref()?(envelope)?));
+        let key = |mailbox: &Arc<Mailbox>| {
+            let key = mailbox.options.key.as_ref()?;
+            match std::panic::catch_unwind(AssertUnwindSafe(|| key(envelope))) {
+                Ok(key) => Some((mailbox.id, key?)),
+                Err(panic) => {
+                    deliver::report_panic(mailbox, envelope.base(), panic);
+                    None
+                }
+            }
+        };
         route.mailboxes().filter_map(key).collect()
     }
 

@@ -18,7 +18,7 @@ use serde::Serialize;
 use super::{
     bell::Bell,
     current,
-    deliver::{panic_info, report_failure, report_lag, report_suspension},
+    deliver::{report_lag, report_panic, report_suspension},
     handler::{Hire, Look, WorkerBox},
     lock,
     queue::{Ended, Full, Keyed, Pushed, Queue, Ring},
@@ -464,9 +464,7 @@ impl Mailbox {
                     if self.count_call(true) {
                         report_suspension(self);
                     }
-                    let base = envelope.base();
-                    let (handling, error) = (current::Handling::of(base), panic_info(panic));
-                    report_failure(self, handling, base.session_id, &base.event_type, error);
+                    report_panic(self, envelope.base(), panic);
                 }
                 None => self.count_lost(envelope),
             }
@@ -534,10 +532,10 @@ impl Mailbox {
         }
     }
 
-    /// Resolves when no call runs any more. For another handler also when this one's handler waits for the end of others,
-    /// because the two might wait for each other.
+    /// Resolves when no call runs any more. For another handler also when this one's handler waits for others itself, for
+    /// their end or until they have handled something, because the two might wait for each other.
     pub(super) async fn wait_for_end(&self, from_handler: bool) {
-        let is_stopping = || from_handler && self.stopping.load(Ordering::SeqCst) > 0;
+        let is_stopping = || from_handler && (self.stopping.load(Ordering::SeqCst) > 0 || self.is_settling());
         let is_over = || match self.queue.has_workers() {
             true => self.queue.is_over(),
             false => self.looking.load(Ordering::SeqCst) == 0,
@@ -557,6 +555,7 @@ impl Mailbox {
     pub(super) fn settling(&self) -> impl Drop + '_ {
         let guard = CountedDown::new(&self.settling);
         self.release_tickets();
+        self.bell.ring();
         guard
     }
 

@@ -2,16 +2,20 @@
 
 mod support;
 
+mod coalescing;
+mod concurrent;
 mod ending;
 mod failing;
 mod from_plugins;
 mod lifetime;
+mod muting;
 mod naming;
 mod once;
 mod ordering;
 mod overflow;
 mod receiving;
 mod reentrant;
+mod settling;
 mod streams;
 mod taps;
 mod wait_for;
