@@ -18,6 +18,7 @@ use super::{
     mailbox::{Entry, Extra, Mailbox},
     queue::Leave,
     shards::BATCH,
+    watchdog,
 };
 use crate::{
     SessionId,
@@ -174,7 +175,10 @@ impl Waiting {
         let place = Place::of(&self.mailbox, None);
         let call = poll_fn(|context| {
             let polled = current::at(place, |thread| {
-                thread.handle(handling, || worker.as_mut().poll(context).map_err(explain))
+                thread.handle(handling, || {
+                    watchdog::rouse();
+                    worker.as_mut().poll(context).map_err(explain)
+                })
             });
             match polled {
                 Ok(polled) => polled,

@@ -84,7 +84,7 @@ pub struct Stats {
     pub coalesced: u64,
     /// Calls of the handler that failed.
     pub failures: u64,
-    /// Longest call of the handler, from its start to its end, in nanoseconds. Up to 16 calls that follow each other without
+    /// Longest call of the handler, from its start to its end, in nanoseconds. Up to 32 calls that follow each other without
     /// awaiting anything are timed together, so for quick handlers this is an upper bound.
     pub slowest_ns: u64,
 }

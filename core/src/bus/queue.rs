@@ -69,6 +69,7 @@ pub(super) trait Keyed {
     fn has_same_key(&self, newer: &Self) -> bool;
 }
 
+/// The queue, and who is at it.
 ///
 /// `W` is what a worker works with. One of them lies idle here while no worker has it.
 pub(super) struct Queue<T, W> {
