@@ -427,7 +427,11 @@ impl Inner {
     }
 
     pub(super) fn is_silent(&self, event_type: &EventName) -> bool {
-        self.registry.find(event_type.as_str()).is_some_and(|event| self.interest.is_silent(&event))
+        match self.registry.find(event_type.as_str()) {
+            Some(event) => self.interest.is_silent(&event),
+            // It came as JSON and was passed through.
+            None => self.interest.is_silent(&EventType::unknown(event_type.as_str())),
+        }
     }
 }
 

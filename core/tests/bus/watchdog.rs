@@ -34,7 +34,8 @@ fn blocker(bus: &EventBus, awaits: bool) -> Blocker {
                 tokio::task::yield_now().await;
             }
             let _ = sender.send(());
-            let waited = released.lock().expect("nobody panics with it").recv_timeout(Duration::from_secs(60));
+            let waited =
+                released.lock().expect("nobody panics with it").recv_timeout(Duration::from_secs(60));
             waited.expect("whoever should let it go does not get on");
         }
     });
