@@ -51,18 +51,16 @@ pub(super) struct Mark {
     call: AtomicU64,
     bus: AtomicUsize,
     mailbox: AtomicU64,
-    /// Index of the shard and one; 0 for none.
-    shard: AtomicUsize,
 }
 
 impl Mark {
-    /// The call that runs now, and where.
+    /// The call that runs now, and whose it is.
     pub(super) fn read(&self) -> Option<(u64, Place)> {
         let call = self.call.load(Ordering::Acquire);
         let place = Place {
             bus: self.bus.load(Ordering::Relaxed),
             mailbox: self.mailbox.load(Ordering::Relaxed),
-            shard: self.shard.load(Ordering::Relaxed).checked_sub(1),
+            shard: None,
         };
         (call % 2 == 1).then_some((call, place))
     }
@@ -102,7 +100,6 @@ impl Thread {
             let mark = self.mark();
             mark.bus.store(place.bus, Ordering::Relaxed);
             mark.mailbox.store(place.mailbox, Ordering::Relaxed);
-            mark.shard.store(place.shard.map_or(0, |index| index + 1), Ordering::Relaxed);
         }
     }
 }

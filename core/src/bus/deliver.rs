@@ -18,6 +18,7 @@ use super::{
     mailbox::{Entry, Extra, Mailbox},
     queue::Leave,
     shards::BATCH,
+    watchdog,
 };
 use crate::{
     SessionId,
@@ -85,8 +86,9 @@ pub(super) fn visit(
     if let Some(call) = waits {
         let worker = worker.expect("it has begun a call");
         let waiting = Waiting { mailbox: Arc::clone(&mailbox), worker: Some(worker), began_ns: *now_ns };
-        mailbox.shards.runtime().spawn(waiting.run(call));
+        // First of all, so that the task finds what is left in hand, and nobody what comes after that.
         let leave = mailbox.queue.promote(hand);
+        mailbox.shards.runtime().spawn(waiting.run(call));
         follow(&mailbox, leave);
         return count;
     }
@@ -94,7 +96,9 @@ pub(super) fn visit(
         let began_ns = std::mem::replace(now_ns, mailbox.shards.mono_ns());
         mailbox.note_time(now_ns.saturating_sub(began_ns));
     }
-    leave(&mailbox, worker);
+    let (leave, unneeded) = mailbox.queue.end_visit(worker);
+    drop_worker(unneeded);
+    follow(&mailbox, leave);
     count
 }
 
@@ -142,7 +146,8 @@ fn start(worker: &mut WorkerBox, envelope: Arc<Envelope>, handling: Handling, th
     }
 }
 
-/// A worker in a task of its own: begins with a call that has to wait, and goes on with what is queued.
+/// A worker in a task of its own: begins with a call that has to wait, and goes on with what is queued if it is the only
+/// worker.
 struct Waiting {
     mailbox: Arc<Mailbox>,
     /// Until it has ended in good order.
@@ -161,7 +166,7 @@ impl Waiting {
             done(&self.mailbox, call, outcome);
             current = self.next().await;
         }
-        leave(&self.mailbox, self.worker.take());
+        end_task(&self.mailbox, self.worker.take());
     }
 
     /// Waits for the call, as long as the subscription allows.
@@ -170,7 +175,10 @@ impl Waiting {
         let place = Place::of(&self.mailbox, None);
         let call = poll_fn(|context| {
             let polled = current::at(place, |thread| {
-                thread.handle(handling, || worker.as_mut().poll(context).map_err(explain))
+                thread.handle(handling, || {
+                    watchdog::rouse();
+                    worker.as_mut().poll(context).map_err(explain)
+                })
             });
             match polled {
                 Ok(polled) => polled,
@@ -212,7 +220,7 @@ impl Drop for Waiting {
         if let Some(worker) = self.worker.take() {
             drop_quietly(worker);
             abandon(&self.mailbox);
-            leave(&self.mailbox, None);
+            end_task(&self.mailbox, None);
         }
     }
 }
@@ -237,13 +245,17 @@ fn done(mailbox: &Arc<Mailbox>, call: Call, outcome: Outcome) {
     mailbox.count_done();
 }
 
-/// A worker has ended.
-fn leave(mailbox: &Arc<Mailbox>, worker: Option<WorkerBox>) {
-    let (leave, unneeded) = mailbox.queue.end_visit(worker);
-    if unneeded.is_some() {
-        drop_quietly(unneeded);
-    }
+/// The task of a call has ended.
+fn end_task(mailbox: &Arc<Mailbox>, worker: Option<WorkerBox>) {
+    let (leave, unneeded) = mailbox.queue.end_task(worker);
+    drop_worker(unneeded);
     follow(mailbox, leave);
+}
+
+fn drop_worker(worker: Option<WorkerBox>) {
+    if worker.is_some() {
+        drop_quietly(worker);
+    }
 }
 
 fn follow(mailbox: &Arc<Mailbox>, leave: Leave) {
@@ -301,7 +313,7 @@ fn explain(failure: Failure) -> Box<ErrorInfo> {
     Box::new(error)
 }
 
-pub(super) fn explain_panic(panic: Box<dyn Any + Send>, worker: &mut WorkerBox) -> Box<ErrorInfo> {
+fn explain_panic(panic: Box<dyn Any + Send>, worker: &mut WorkerBox) -> Box<ErrorInfo> {
     clear(worker);
     Box::new(panic_info(panic))
 }
@@ -356,6 +368,11 @@ fn emit_about<T: EventPayload>(mailbox: &Mailbox, event: T) {
     if let Some(bus) = mailbox.shards.bus() {
         bus.emit_in(mailbox.session_id(), event, Stamp::default());
     }
+}
+
+/// Tells of a panic on the emitter's thread.
+pub(super) fn report_panic(mailbox: &Mailbox, base: &BaseEvent, panic: Box<dyn Any + Send>) {
+    report_failure(mailbox, Handling::of(base), base.session_id, &base.event_type, panic_info(panic));
 }
 
 /// Tells of a failed call.

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
+    panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -255,7 +256,16 @@ impl Inner {
     #[cold]
     fn keys(&self, scope: &Scope, event: &EventType, envelope: &Envelope) -> Vec<(u64, u64)> {
         let route = scope.route(&self.host, event);
-        let key = |mailbox: &Arc<Mailbox>| Some((mailbox.id, mailbox.options.key.as_ref()?(envelope)?));
+        let key = |mailbox: &Arc<Mailbox>| {
+            let key = mailbox.options.key.as_ref()?;
+            match std::panic::catch_unwind(AssertUnwindSafe(|| key(envelope))) {
+                Ok(key) => Some((mailbox.id, key?)),
+                Err(panic) => {
+                    deliver::report_panic(mailbox, envelope.base(), panic);
+                    None
+                }
+            }
+        };
         route.iter().filter_map(|receiver| key(&receiver.mailbox)).collect()
     }
 
@@ -367,10 +377,6 @@ impl Inner {
             self.has_keys.store(true, Ordering::Relaxed);
         }
         let table = scope.map_or(&self.host, |scope| scope);
-        let replaced: Vec<_> = match options.unique {
-            true => table.all().into_iter().filter(|mailbox| mailbox.options.name == options.name).collect(),
-            false => Vec::new(),
-        };
         let id = self.next_subscription.fetch_add(1, Ordering::Relaxed);
         let scope = scope.map(Arc::downgrade);
         let options = self.options.share(options);
@@ -384,8 +390,12 @@ impl Inner {
             mailbox.close();
             self.unroute(&mailbox);
         }
-        for mailbox in replaced {
-            self.end_subscription(&mailbox);
+        if mailbox.options.unique {
+            let mut named = table.all();
+            named.retain(|other| other.options.name == mailbox.options.name);
+            // Whoever else takes the name at this moment does the same, so one stays: the last.
+            named.pop();
+            named.iter().for_each(|other| self.end_subscription(other));
         }
         mailbox
     }
@@ -430,7 +440,11 @@ impl Inner {
     }
 
     pub(super) fn is_silent(&self, event_type: &EventName) -> bool {
-        self.registry.find(event_type.as_str()).is_some_and(|event| self.interest.is_silent(&event))
+        match self.registry.find(event_type.as_str()) {
+            Some(event) => self.interest.is_silent(&event),
+            // It came as JSON and was passed through.
+            None => self.interest.is_silent(&EventType::unknown(event_type.as_str())),
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::{
     bell::Bell,
     current::{self, Handling},
-    deliver::{panic_info, report_failure, report_suspension},
+    deliver::{panic_info, report_failure, report_lag, report_suspension},
     handler::{Handler, Hire, Look, WorkerBox},
     lock,
     options::Options,
@@ -56,7 +56,7 @@ pub struct Stats {
     pub coalesced: u64,
     /// Calls of the handler that failed.
     pub failures: u64,
-    /// Longest call of the handler, from its start to its end, in nanoseconds. Up to 16 calls that follow each other without
+    /// Longest call of the handler, from its start to its end, in nanoseconds. Up to 64 calls that follow each other without
     /// awaiting anything are timed together, so for quick handlers this is an upper bound.
     pub slowest_ns: u64,
 }
@@ -299,11 +299,7 @@ impl Mailbox {
                 Delivery::Crowded
             }
             Pushed::Lost(entry) => {
-                self.rare().dropped.fetch_add(1, Ordering::Relaxed);
-                // A lag notice that is lost itself would call for the next one, without end.
-                if !entry.envelope.event_type().starts_with("bus.") {
-                    self.rare().unreported.fetch_add(1, Ordering::Relaxed);
-                }
+                self.count_lost(entry.envelope.event_type());
                 Delivery::Lost(entry)
             }
             Pushed::Replaced(entry) => {
@@ -313,6 +309,14 @@ impl Mailbox {
             Pushed::Closed(entry) => Delivery::Spare(entry),
         };
         (delivery, ring)
+    }
+
+    fn count_lost(&self, event_type: &str) {
+        self.rare().dropped.fetch_add(1, Ordering::Relaxed);
+        // A lag notice that is lost itself would call for the next one, without end.
+        if !event_type.starts_with("bus.") {
+            self.rare().unreported.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Counts an event that is not delivered because its type is muted.
@@ -464,7 +468,9 @@ impl Mailbox {
             let (handling, session_id) = (Handling::of(base), base.session_id);
             let event_type = base.event_type.clone();
             let attempt = || std::panic::catch_unwind(AssertUnwindSafe(|| tap(envelope)));
-            match current::look(handling, attempt) {
+            let looked = current::look(handling, attempt);
+            let is_inside = looked.is_some();
+            match looked {
                 Some(Ok(true)) => {
                     self.count_call(false);
                 }
@@ -475,10 +481,12 @@ impl Mailbox {
                     }
                     report_failure(self, handling, session_id, &event_type, panic_info(panic));
                 }
-                None => {
-                    self.rare().dropped.fetch_add(1, Ordering::Relaxed);
-                    self.rare().unreported.fetch_add(1, Ordering::Relaxed);
-                }
+                None => self.count_lost(event_type.as_str()),
+            }
+            // Not from where the event was too deep: other taps may look at the notice. Nor from inside a notice.
+            if is_inside && self.begins_to_lag() {
+                report_lag(self);
+                self.lagging.store(false, Ordering::Relaxed);
             }
         }
         special.looks_ended.fetch_add(1, Ordering::SeqCst);
@@ -507,6 +515,13 @@ impl Mailbox {
 
     /// Refuses further events; those that wait are still handled.
     pub(super) fn close(self: &Arc<Self>) {
+        if self.is_tap() {
+            // Nothing waits for a tap, so it is over at once, whoever holds the guard.
+            self.cancelled.store(true, Ordering::SeqCst);
+            if let Some(bus) = self.shards.bus() {
+                bus.unlist(self);
+            }
+        }
         let ring = self.queue.close();
         self.obey(ring);
         self.ring();
@@ -532,10 +547,11 @@ impl Mailbox {
         }
     }
 
-    /// Resolves when no call runs any more. For another handler also when this one's handler waits for the end of others,
-    /// because the two might wait for each other.
+    /// Resolves when no call runs any more. For another handler also when this one's handler waits for others itself, for
+    /// their end or until they have handled something, because the two might wait for each other.
     pub(super) async fn wait_for_end(&self, from_handler: bool) {
-        let is_stopping = || from_handler && self.rare().stopping.load(Ordering::SeqCst) > 0;
+        let is_stopping =
+            || from_handler && (self.rare().stopping.load(Ordering::SeqCst) > 0 || self.is_settling());
         let is_over = || match self.queue.has_workers() {
             true => self.queue.is_over(),
             false => self.special.as_ref().is_none_or(|special| {
@@ -557,6 +573,7 @@ impl Mailbox {
     pub(super) fn settling(&self) -> impl Drop + '_ {
         let guard = CountedDown::new(&self.rare().settling);
         self.release_tickets();
+        self.ring();
         guard
     }
 

@@ -204,7 +204,7 @@ impl Lists {
         }
     }
 
-    /// Lets a thread of the runtime's blocking pool do the work of a shard whose own thread is blocked.
+    /// Lets a thread of the runtime's blocking pool do the work of a shard whose own task does not run.
     pub(super) fn stand_in(self: &Arc<Self>, index: usize, runtime: &Handle) {
         let shard = &self.shards[index];
         let mut stand_in = lock(&shard.stand_in);
@@ -316,10 +316,10 @@ impl Runner {
 
 /// What is ready in a shard, or else in another.
 fn next(shards: &[Shard], index: usize) -> Option<Arc<Mailbox>> {
-    if let Some(mailbox) = shards[index].ready.pop() {
+    let fall_asleep = || shards[index].woken_ns.store(0, Ordering::Relaxed);
+    if let Some(mailbox) = shards[index].ready.pop(fall_asleep) {
         return Some(mailbox);
     }
-    shards[index].woken_ns.store(0, Ordering::Relaxed);
     let mut others = (1..shards.len()).map(|step| &shards[(index + step) % shards.len()]);
     others.find_map(|other| other.is_woken().then(|| other.ready.steal()).flatten())
 }
@@ -330,7 +330,10 @@ impl Drop for Runner {
         if self.stand_in.is_some() || self.lists.closed.load(Ordering::SeqCst) {
             return;
         }
-        let left = self.lists.shards[self.index].ready.close();
+        let shard = &self.lists.shards[self.index];
+        // The runtime waits for its blocking threads.
+        shard.dismiss();
+        let left = shard.ready.close();
         left.iter().for_each(deliver::abandon);
         if let Some(bus) = self.lists.bus.upgrade() {
             bus.runtime_is_gone();

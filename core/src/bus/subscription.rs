@@ -215,10 +215,10 @@ impl SubscriptionBuilder {
         let (sender, receiver) = oneshot::channel();
         let sender = Mutex::new(Some(sender));
         let guard = self.observe(move |event: F| {
-            if predicate(&event)
-                && let Some(sender) = lock(&sender).take()
-            {
-                let _ = sender.send(event);
+            if predicate(&event) {
+                // Sending wakes the waiter, and wakers do not run under a lock.
+                let sender = lock(&sender).take();
+                let _ = sender.map(|sender| sender.send(event));
             }
         });
         async move {
