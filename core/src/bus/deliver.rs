@@ -85,8 +85,9 @@ pub(super) fn visit(
     if let Some(call) = waits {
         let worker = worker.expect("it has begun a call");
         let waiting = Waiting { mailbox: Arc::clone(&mailbox), worker: Some(worker), began_ns: *now_ns };
-        mailbox.shards.runtime().spawn(waiting.run(call));
+        // Before there is a task, which may run at once on another thread and take what comes next.
         let leave = mailbox.queue.promote(hand);
+        mailbox.shards.runtime().spawn(waiting.run(call));
         follow(&mailbox, leave);
         return count;
     }
