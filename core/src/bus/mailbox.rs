@@ -259,7 +259,7 @@ impl Mailbox {
     #[inline]
     pub(super) fn push(&self, entry: Entry, overflow: Overflow, patience: Patience) -> (Delivery, Ring) {
         if self.muted.load(Ordering::Relaxed) {
-            self.muted_events.fetch_add(1, Ordering::Relaxed);
+            self.count_muted();
             return (Delivery::Spare(entry), Ring::Nobody);
         }
         match self.queue.push(entry, self.options.capacity) {
@@ -305,9 +305,12 @@ impl Mailbox {
         (delivery, ring)
     }
 
-    /// Counts an event that is not delivered because its type is muted.
+    /// Counts an event that is not delivered because the subscription, or its type, is muted.
     pub(super) fn count_muted(&self) {
-        self.muted_events.fetch_add(1, Ordering::Relaxed);
+        // A route may still name a subscription that takes nothing any more.
+        if !self.queue.is_closed() {
+            self.muted_events.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Whether there is a loss to report at once, because it is the first since something was taken. The others are
@@ -496,6 +499,13 @@ impl Mailbox {
     pub(super) fn close(self: &Arc<Self>) {
         let ring = self.queue.close();
         self.obey(ring);
+        // Nothing waits for a tap and nobody visits it, so that this is its end. Routes may still name it.
+        if self.tap.is_some() {
+            self.cancelled.store(true, Ordering::SeqCst);
+            if let Some(bus) = self.shards.bus() {
+                bus.unlist(self);
+            }
+        }
         self.bell.ring();
     }
 

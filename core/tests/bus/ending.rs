@@ -2,7 +2,10 @@
 
 use std::{future::pending, pin::pin, sync::Arc, time::Duration};
 
-use antiphon_core::{Event, EventBus, SystemClock, event::bus::ExceptionEvent};
+use antiphon_core::{
+    Event, EventBus, SystemClock,
+    event::{EventPayload, bus::ExceptionEvent},
+};
 use futures_util::poll;
 
 use crate::support::{Gate, NoteEvent, log, note, number, settle, watch, watch_at_gate, within};
@@ -181,4 +184,37 @@ async fn nobody_waits_for_handlers_whose_runtime_is_gone() {
     within(guard.unsubscribe()).await;
     within(bus.shutdown()).await;
     assert!(bus.subscriptions().is_empty(), "{:?}", bus.subscriptions());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tap_of_a_closed_session_is_called_no_more_and_leaves_nothing_behind() {
+    let bus = EventBus::new();
+    let session = bus.open_session();
+    let state = Arc::new(());
+    let guard = session.observe(|_: Event<NoteEvent>| ());
+    let held = Arc::clone(&state);
+    session.observe(move |_: Event<NoteEvent>| drop(Arc::clone(&held))).detach();
+    session.emit(note(1));
+    session.close().await;
+    // The session has sent such events before, so that it knows who received them.
+    session.emit(note(2));
+    assert_eq!(guard.stats().delivered, 1);
+    assert!(!bus.is_wanted(NoteEvent::event_type()));
+    drop(session);
+    assert_eq!(Arc::strong_count(&state), 1, "the bus still has the tap");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_after_the_end_does_not_count_as_muted() {
+    let bus = EventBus::new();
+    let session = bus.open_session();
+    let guard = session.subscribe(async |_: Event<NoteEvent>| ());
+    guard.mute();
+    session.emit(note(1));
+    // Given up at once, so that the session still knows who received such events.
+    assert!(futures_util::poll!(Box::pin(session.close())).is_pending());
+    session.emit(note(2));
+    bus.mute("test.note");
+    session.emit(note(3));
+    assert_eq!(guard.stats().muted, 1);
 }
