@@ -45,6 +45,8 @@ mod event_bus;
 mod handler;
 mod interest;
 mod json;
+#[cfg(all(test, antiphon_loom))]
+mod loom;
 mod mailbox;
 mod options;
 mod queue;

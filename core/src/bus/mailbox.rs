@@ -319,9 +319,12 @@ impl Mailbox {
         }
     }
 
-    /// Counts an event that is not delivered because its type is muted.
+    /// Counts an event that is not delivered because the subscription, or its type, is muted.
     pub(super) fn count_muted(&self) {
-        self.rare().muted.fetch_add(1, Ordering::Relaxed);
+        // A route may still name a subscription that takes nothing any more.
+        if !self.queue.is_closed() {
+            self.rare().muted.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Whether there is a loss to report at once, because it is the first since something was taken. The others are

@@ -86,6 +86,8 @@ struct StandIn {
     /// Which one, counted up; the others may go.
     number: u64,
     waker: Option<Waker>,
+    /// The shard's own task is gone, and nobody stands in for it any more.
+    ended: bool,
 }
 
 impl Shards {
@@ -208,11 +210,14 @@ impl Lists {
     pub(super) fn stand_in(self: &Arc<Self>, index: usize, runtime: &Handle) {
         let shard = &self.shards[index];
         let mut stand_in = lock(&shard.stand_in);
+        if stand_in.ended {
+            return;
+        }
         stand_in.number += 1;
         let former = stand_in.waker.take();
         let runner = Runner::new(self, index, Some(stand_in.number));
-        drop(stand_in);
         shard.has_stand_in.store(true, Ordering::SeqCst);
+        drop(stand_in);
         if let Some(former) = former {
             former.wake();
         }
@@ -237,13 +242,14 @@ impl Shard {
         }
     }
 
-    /// The shard's own task is back, and who stood in for it can go.
-    fn dismiss(&self) {
+    /// The shard's own task is back, and who stood in for it can go; or it is gone for good.
+    fn dismiss(&self, ended: bool) {
         let mut stand_in = lock(&self.stand_in);
         stand_in.number += 1;
+        stand_in.ended = ended;
         let waker = stand_in.waker.take();
-        drop(stand_in);
         self.has_stand_in.store(false, Ordering::SeqCst);
+        drop(stand_in);
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -295,7 +301,7 @@ impl Runner {
             }
             // It may have become so in a call that took long.
             if self.stand_in.is_none() && shard.has_stand_in.load(Ordering::Relaxed) {
-                shard.dismiss();
+                shard.dismiss(false);
             }
             if calls >= CALLS_PER_TURN {
                 context.waker().wake_by_ref();
@@ -331,8 +337,8 @@ impl Drop for Runner {
             return;
         }
         let shard = &self.lists.shards[self.index];
-        // The runtime waits for its blocking threads.
-        shard.dismiss();
+        // A runtime that shuts down waits for the threads that stand in, also those whose own handlers have blocked.
+        shard.dismiss(true);
         let left = shard.ready.close();
         left.iter().for_each(deliver::abandon);
         if let Some(bus) = self.lists.bus.upgrade() {

@@ -1,11 +1,25 @@
 //! Draining, closing and shutting down.
 
-use std::{future::pending, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::{pending, ready},
+    pin::pin,
+    sync::{Arc, Mutex, mpsc},
+    time::Duration,
+};
 
-use antiphon_core::{Event, EventBus, SystemClock, event::bus::ExceptionEvent};
+use antiphon_core::{
+    Event, EventBus, SystemClock,
+    event::{
+        EventPayload,
+        bus::{ExceptionEvent, HandlerBlockedEvent},
+    },
+};
 use futures_util::poll;
 
 use crate::support::{Gate, NoteEvent, log, note, number, settle, watch, watch_at_gate, within};
+
+/// Longer than anything takes here.
+const LONG: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_shutdown_ends_what_is_being_subscribed_meanwhile() {
@@ -204,4 +218,73 @@ async fn draining_and_closing_leave_nothing_behind_a_call_that_waits() {
         within(session.close()).await;
         assert_eq!(guard.stats().delivered, 20, "closed");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tap_of_a_closed_session_is_called_no_more_and_leaves_nothing_behind() {
+    let bus = EventBus::new();
+    let session = bus.open_session();
+    let state = Arc::new(());
+    let guard = session.observe(|_: Event<NoteEvent>| ());
+    let held = Arc::clone(&state);
+    session.observe(move |_: Event<NoteEvent>| drop(Arc::clone(&held))).detach();
+    session.emit(note(1));
+    session.close().await;
+    // The session has sent such events before, so that it knows who received them.
+    session.emit(note(2));
+    assert_eq!(guard.stats().delivered, 1);
+    assert!(!bus.is_wanted(NoteEvent::event_type()));
+    drop(session);
+    assert_eq!(Arc::strong_count(&state), 1, "the bus still has the tap");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_after_the_end_does_not_count_as_muted() {
+    let bus = EventBus::new();
+    let session = bus.open_session();
+    let guard = session.subscribe(async |_: Event<NoteEvent>| ());
+    guard.mute();
+    session.emit(note(1));
+    // Given up at once, so that the session still knows who received such events.
+    assert!(futures_util::poll!(Box::pin(session.close())).is_pending());
+    session.emit(note(2));
+    bus.mute("test.note");
+    session.emit(note(3));
+    assert_eq!(guard.stats().muted, 1);
+}
+
+#[test]
+fn a_runtime_ends_although_threads_stood_in_for_its_own() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build();
+    let runtime = runtime.expect("a runtime needs only a thread");
+    let bus = EventBus::with(runtime.handle().clone(), Arc::new(SystemClock::new()));
+    let (blocked, reports) = mpsc::channel();
+    let _blocked = bus.observe(move |event: Event<HandlerBlockedEvent>| {
+        let _ = blocked.send(event.handler.name.clone());
+    });
+    let (free_first, first) = mpsc::channel();
+    let (free_second, second) = mpsc::channel();
+    let [first, second] = [first, second].map(Mutex::new);
+    // It blocks the shard's own thread until the second runs, in a thread that stands in.
+    let _first = bus.subscription().name("first").subscribe(move |_: Event<NoteEvent>| {
+        let _ = first.lock().expect("nobody panics here").recv();
+        ready(())
+    });
+    let _second = bus.subscription().name("second").subscribe(move |_: Event<NoteEvent>| {
+        let _ = free_first.send(());
+        let _ = second.lock().expect("nobody panics here").recv();
+        ready(())
+    });
+    bus.emit(note(1));
+    for name in ["first", "second"] {
+        assert_eq!(reports.recv_timeout(LONG).as_deref(), Ok(name));
+    }
+    free_second.send(()).expect("it waits for this");
+    // Now the shard's own thread is idle, and another stands in for the second handler.
+    let (ended, end) = mpsc::channel();
+    std::thread::spawn(move || {
+        drop(runtime);
+        let _ = ended.send(());
+    });
+    end.recv_timeout(LONG).expect("the runtime ends while the bus lives");
 }

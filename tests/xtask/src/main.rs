@@ -5,8 +5,10 @@
 mod bench;
 mod demo;
 mod dist;
+mod prove;
 mod setup;
 mod shell;
+mod steps;
 mod test;
 mod workspace;
 
@@ -28,16 +30,18 @@ enum Command {
     Test(test::Args),
     Dist(dist::Args),
     Bench(bench::Args),
+    Prove(prove::Args),
     Setup(setup::Args),
 }
 
-const ABOUT: &str = "Sets up, builds, tries, tests and measures Antiphon";
+const ABOUT: &str = "Sets up, builds, tries, tests, proves and measures Antiphon";
 
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask demo           hear Antiphon answer a recording; start here
   cargo xtask test           everything that CI checks
   cargo xtask test --quick   the part of it that is worth running after every change
+  cargo xtask prove          what the event bus promises: after a change of core/src/bus
   cargo xtask dist           a release build that runs from anywhere: target/dist/antiphon
   cargo xtask demo --help    what a command does in detail, with examples";
 
@@ -57,6 +61,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Test(args) => test::run(args),
         Command::Dist(args) => dist::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Prove(args) => prove::run(args),
         Command::Setup(args) => setup::run(args),
     }
 }

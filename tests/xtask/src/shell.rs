@@ -59,7 +59,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// The command as one would type it: programs by their short name, arguments quoted where needed.
+/// The command as one would type it: what it sets of the environment, programs by their short name, arguments quoted where needed.
 pub(crate) fn render(command: &Command) -> String {
     let program = Path::new(command.get_program());
     // Programs are started by their full path; nobody types that.
@@ -68,8 +68,11 @@ pub(crate) fn render(command: &Command) -> String {
         Some(Ok(below)) => below.as_os_str(),
         _ => program.as_os_str(),
     };
-    let words = std::iter::once(short).chain(command.get_args());
-    words.map(|word| quote(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+    let variables = command.get_envs().filter_map(|(name, value)| {
+        Some(format!("{}={}", name.to_string_lossy(), quote(&value?.to_string_lossy())))
+    });
+    let words = std::iter::once(short).chain(command.get_args()).map(|word| quote(&word.to_string_lossy()));
+    variables.chain(words).collect::<Vec<_>>().join(" ")
 }
 
 fn quote(word: &str) -> String {
@@ -116,6 +119,10 @@ mod tests {
         check(Command::new("/w/target/dist/antiphon").current_dir("/else"), "/w/target/dist/antiphon");
         check(Command::new("aplay").arg("my reply.wav"), "aplay 'my reply.wav'");
         check(Command::new("echo").args(["it's", ""]), r"echo 'it'\''s' ''");
+        check(
+            Command::new("cargo").env("B", "2 words").env("A", "1").env_remove("C").arg("test"),
+            "A=1 B='2 words' cargo test",
+        );
         check(Command::new("antiphon").args(["--set", "a.b=c/d"]), "antiphon --set a.b=c/d");
     }
 
