@@ -1,12 +1,18 @@
 //! The bus: delivers events to async handlers.
 //!
 //! - [`EventBus::emit`] and [`SessionBus::emit`] never wait; `emit_wait` waits until every waiting subscription has
-//!   room again. An event that nobody wants is not even built.
+//!   room again, `emit_and_settle` until every handler is done. An event that nobody wants is not even built.
 //! - [`EventBus::subscribe`] takes an async function of one event type, of a union, or of a base type. Each
-//!   subscription has its own bounded mailbox and its own task: it sees the events of a session in `seq` order, never
-//!   two at once, and a slow one delays no other.
+//!   subscription has its own bounded mailbox: it sees the events of a session in `seq` order, never two at once, and a
+//!   slow one delays no other.
 //! - A handler that returns an error, panics, or runs out of time becomes an
 //!   [`ExceptionEvent`](crate::event::bus::ExceptionEvent); nobody else notices.
+//! - A few tasks, the *shards*, visit the mailboxes that have something to do and poll each handler once. A call that has
+//!   to wait goes on in a task of its own; a handler that blocks its thread is found by a watchdog, and another thread
+//!   takes over what is in line behind it.
+//!
+//! Where to read on: `emit.rs` accepts an event, `scope.rs` knows its receivers, `queue.rs` holds it, `shards.rs` and
+//! `deliver.rs` bring it to the handler.
 //!
 //! Invariant: no user code, waker or destructor of a payload runs under a lock of the bus.
 //!

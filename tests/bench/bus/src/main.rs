@@ -11,6 +11,7 @@ mod event;
 mod growth;
 mod instructions;
 mod latency;
+mod limits;
 mod machine;
 mod markdown;
 mod memory;
@@ -79,6 +80,7 @@ Measurements:
   sessions      sessions with audio that one core carries
   memory        an idle session; 100,000 events behind a stuck handler
   growth        CPU per event with more event types and more sessions
+  limits        what the machine itself takes for an atomic addition, a lock, a clock
   instructions  instructions per delivery (--callgrind)
 
 Examples:
@@ -177,7 +179,7 @@ impl Bench {
 /// Name, work, and whether peers take part.
 type Measurement = (&'static str, fn(&mut Bench) -> Result<()>, bool);
 
-const MEASUREMENTS: [Measurement; 9] = [
+const MEASUREMENTS: [Measurement; 10] = [
     ("delivery", delivery::delivery, false),
     ("throughput", delivery::throughput, true),
     ("observer", delivery::observer, true),
@@ -186,6 +188,7 @@ const MEASUREMENTS: [Measurement; 9] = [
     ("sessions", sessions::measure, true),
     ("memory", memory::measure, true),
     ("growth", growth::measure, false),
+    ("limits", limits::measure, false),
     ("instructions", instructions::measure, false),
 ];
 

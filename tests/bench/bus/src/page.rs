@@ -66,6 +66,7 @@ fn text(report: &Report) -> String {
         ("SESSIONS", sessions(report)),
         ("MEMORY", memory(report)),
         ("GROWTH", growth(report)),
+        ("LIMITS", limits(report)),
         ("MACHINE", table(&["", "value"], &facts) + &skipped),
     ] {
         page = page.replace(&format!("{{{{{mark}}}}}"), text.trim_end_matches('\n'));
@@ -129,6 +130,12 @@ fn single(report: &Report) -> String {
     };
     let rows: Vec<Vec<String>> = [OURS, BUILT, NODE, VISION_AGENTS].into_iter().map(row).collect();
     table(&["", "to one sync observer", "that nobody wants"], &rows)
+}
+
+fn limits(report: &Report) -> String {
+    let row = |step: &str| vec![step.to_owned(), cell(report, "limits", "", step, 0)];
+    let rows: Vec<Vec<String>> = crate::limits::STEPS.into_iter().map(row).collect();
+    table(&["", "ns"], &rows)
 }
 
 fn latency(report: &Report) -> String {
