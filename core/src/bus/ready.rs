@@ -22,19 +22,23 @@ impl<T> ReadyList<T> {
         Self { state: Mutex::new(State { ready: VecDeque::new(), awake: false, closed: false }) }
     }
 
-    /// Adds what is ready; `Ok(true)` when the taker sleeps and has to be woken.
+    /// Adds what is ready; `Ok(true)` when the taker sleeps and has to be woken, which `awaken` notes under the lock.
     ///
     /// # Errors
     ///
     /// What was to be added, when nobody will take it any more.
-    pub(super) fn push(&self, ready: impl IntoIterator<Item = T>) -> Result<bool, Vec<T>> {
+    pub(super) fn push(
+        &self,
+        ready: impl IntoIterator<Item = T>,
+        awaken: impl FnOnce(),
+    ) -> Result<bool, Vec<T>> {
         let mut state = lock(&self.state);
         if state.closed {
             drop(state);
             return Err(ready.into_iter().collect());
         }
         state.ready.extend(ready);
-        Ok(!std::mem::replace(&mut state.awake, true))
+        Ok(state.rouse(awaken))
     }
 
     /// The next; `None` when there is nothing, and then the taker counts as asleep. That is noted by `fall_asleep` under the
@@ -55,8 +59,8 @@ impl<T> ReadyList<T> {
     }
 
     /// Makes the taker count as awake; `false` when it was already.
-    pub(super) fn rouse(&self) -> bool {
-        !std::mem::replace(&mut lock(&self.state).awake, true)
+    pub(super) fn rouse(&self, awaken: impl FnOnce()) -> bool {
+        lock(&self.state).rouse(awaken)
     }
 
     /// Nobody will take anything any more.
@@ -64,5 +68,15 @@ impl<T> ReadyList<T> {
         let mut state = lock(&self.state);
         state.closed = true;
         std::mem::take(&mut state.ready)
+    }
+}
+
+impl<T> State<T> {
+    fn rouse(&mut self, awaken: impl FnOnce()) -> bool {
+        let sleeps = !std::mem::replace(&mut self.awake, true);
+        if sleeps {
+            awaken();
+        }
+        sleeps
     }
 }

@@ -118,10 +118,9 @@ impl Shards {
     /// Puts mailboxes on the ready list of this thread. Not to be called under a lock.
     pub(super) fn schedule(&self, mailboxes: impl IntoIterator<Item = Arc<Mailbox>>) {
         let shard = &self.lists.shards[self.own_index()];
-        match shard.ready.push(mailboxes) {
+        match shard.ready.push(mailboxes, || shard.awaken()) {
             Ok(false) => {}
             Ok(true) => {
-                shard.woken_ns.store(JUST_WOKEN, Ordering::Relaxed);
                 shard.wake();
                 watchdog::rouse();
             }
@@ -201,7 +200,7 @@ impl Lists {
     pub(super) fn wake_another(&self, index: usize) {
         let count = self.shards.len();
         let mut others = (1..count).map(|step| &self.shards[(index + step) % count]);
-        if let Some(shard) = others.find(|shard| shard.ready.rouse()) {
+        if let Some(shard) = others.find(|shard| shard.ready.rouse(|| shard.awaken())) {
             shard.wake();
         }
     }
@@ -230,6 +229,12 @@ impl Shard {
     /// Whether there is something to do.
     pub(super) fn is_woken(&self) -> bool {
         self.woken_ns.load(Ordering::Relaxed) != 0
+    }
+
+    /// Notes under the lock of the ready list that it is woken, so that the two always agree: a shard that was woken, and
+    /// whose task does not run all the same, has to be helped.
+    fn awaken(&self) {
+        self.woken_ns.store(JUST_WOKEN, Ordering::Relaxed);
     }
 
     fn wake(&self) {
