@@ -48,6 +48,7 @@ mod json;
 #[cfg(all(test, antiphon_loom))]
 mod loom;
 mod mailbox;
+mod options;
 mod queue;
 mod ready;
 mod scope;

@@ -1,12 +1,19 @@
 //! Waiting for a condition that somebody else brings about.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU32, Ordering},
+};
 
 use tokio::sync::Notify;
 
 /// Rung whenever a condition may have come to hold. Costs one load while nobody waits.
 #[derive(Debug, Default)]
-pub(super) struct Bell {
+pub(super) struct Bell(OnceLock<Box<Hung>>);
+
+/// A bell that somebody waits for, or has.
+#[derive(Debug, Default)]
+struct Hung {
     notify: Notify,
     waiting: AtomicU32,
 }
@@ -14,8 +21,10 @@ pub(super) struct Bell {
 impl Bell {
     /// To be called after the change, outside of all locks.
     pub(super) fn ring(&self) {
-        if self.waiting.load(Ordering::SeqCst) > 0 {
-            self.notify.notify_waiters();
+        if let Some(hung) = self.0.get()
+            && hung.waiting.load(Ordering::SeqCst) > 0
+        {
+            hung.notify.notify_waiters();
         }
     }
 
@@ -29,10 +38,11 @@ impl Bell {
         if condition() {
             return;
         }
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        let _waiting = Waiting(&self.waiting);
+        let hung = self.0.get_or_init(Box::default);
+        hung.waiting.fetch_add(1, Ordering::SeqCst);
+        let _waiting = Waiting(&hung.waiting);
         loop {
-            let mut rung = std::pin::pin!(self.notify.notified());
+            let mut rung = std::pin::pin!(hung.notify.notified());
             rung.as_mut().enable();
             if condition() {
                 return;

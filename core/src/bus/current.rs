@@ -14,10 +14,7 @@ use std::{
 use uuid::Uuid;
 
 use super::{mailbox::Mailbox, watchdog};
-use crate::{
-    TurnId,
-    event::{BaseEvent, Envelope},
-};
+use crate::{TurnId, event::BaseEvent};
 
 /// The event that a handler handles.
 #[derive(Debug, Clone, Copy)]
@@ -54,18 +51,16 @@ pub(super) struct Mark {
     call: AtomicU64,
     bus: AtomicUsize,
     mailbox: AtomicU64,
-    /// Index of the shard and one; 0 for none.
-    shard: AtomicUsize,
 }
 
 impl Mark {
-    /// The call that runs now, and where.
+    /// The call that runs now, and whose it is.
     pub(super) fn read(&self) -> Option<(u64, Place)> {
         let call = self.call.load(Ordering::Acquire);
         let place = Place {
             bus: self.bus.load(Ordering::Relaxed),
             mailbox: self.mailbox.load(Ordering::Relaxed),
-            shard: self.shard.load(Ordering::Relaxed).checked_sub(1),
+            shard: None,
         };
         (call % 2 == 1).then_some((call, place))
     }
@@ -105,7 +100,6 @@ impl Thread {
             let mark = self.mark();
             mark.bus.store(place.bus, Ordering::Relaxed);
             mark.mailbox.store(place.mailbox, Ordering::Relaxed);
-            mark.shard.store(place.shard.map_or(0, |index| index + 1), Ordering::Relaxed);
         }
     }
 }
@@ -136,7 +130,7 @@ pub(super) fn at<R>(place: Place, code: impl FnOnce(&Thread) -> R) -> R {
 const DEEPEST: u32 = 16;
 
 /// Lets a tap look at an event; `None` when too many taps run inside each other already.
-pub(super) fn look<R>(envelope: &Envelope, tap: impl FnOnce() -> R) -> Option<R> {
+pub(super) fn look<R>(handling: Handling, tap: impl FnOnce() -> R) -> Option<R> {
     struct Looked(Option<Handling>);
     impl Drop for Looked {
         fn drop(&mut self) {
@@ -150,7 +144,7 @@ pub(super) fn look<R>(envelope: &Envelope, tap: impl FnOnce() -> R) -> Option<R>
         let depth = thread.depth.get();
         (depth < DEEPEST).then(|| {
             thread.depth.set(depth + 1);
-            Looked(thread.handling.replace(Some(Handling::of(envelope.base()))))
+            Looked(thread.handling.replace(Some(handling)))
         })
     })?;
     Some(tap())

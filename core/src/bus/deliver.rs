@@ -18,6 +18,7 @@ use super::{
     mailbox::{Entry, Extra, Mailbox},
     queue::Leave,
     shards::BATCH,
+    watchdog,
 };
 use crate::{
     SessionId,
@@ -29,7 +30,7 @@ use crate::{
 };
 
 /// How a call of a handler ended: `None` when the event was not of a type that it takes.
-type Outcome = Option<Result<(), ErrorInfo>>;
+type Outcome = Option<Result<(), Box<ErrorInfo>>>;
 
 /// What is left of an event when its handler has it.
 struct Call {
@@ -85,7 +86,7 @@ pub(super) fn visit(
     if let Some(call) = waits {
         let worker = worker.expect("it has begun a call");
         let waiting = Waiting { mailbox: Arc::clone(&mailbox), worker: Some(worker), began_ns: *now_ns };
-        // Before there is a task, which may run at once on another thread and take what comes next.
+        // First of all, so that the task finds what is left in hand, and nobody what comes after that.
         let leave = mailbox.queue.promote(hand);
         mailbox.shards.runtime().spawn(waiting.run(call));
         follow(&mailbox, leave);
@@ -95,7 +96,9 @@ pub(super) fn visit(
         let began_ns = std::mem::replace(now_ns, mailbox.shards.mono_ns());
         mailbox.note_time(now_ns.saturating_sub(began_ns));
     }
-    leave(&mailbox, worker);
+    let (leave, unneeded) = mailbox.queue.end_visit(worker);
+    drop_worker(unneeded);
+    follow(&mailbox, leave);
     count
 }
 
@@ -143,7 +146,8 @@ fn start(worker: &mut WorkerBox, envelope: Arc<Envelope>, handling: Handling, th
     }
 }
 
-/// A worker in a task of its own: begins with a call that has to wait, and goes on with what is queued.
+/// A worker in a task of its own: begins with a call that has to wait, and goes on with what is queued if it is the only
+/// worker.
 struct Waiting {
     mailbox: Arc<Mailbox>,
     /// Until it has ended in good order.
@@ -162,7 +166,7 @@ impl Waiting {
             done(&self.mailbox, call, outcome);
             current = self.next().await;
         }
-        leave(&self.mailbox, self.worker.take());
+        end_task(&self.mailbox, self.worker.take());
     }
 
     /// Waits for the call, as long as the subscription allows.
@@ -171,7 +175,10 @@ impl Waiting {
         let place = Place::of(&self.mailbox, None);
         let call = poll_fn(|context| {
             let polled = current::at(place, |thread| {
-                thread.handle(handling, || worker.as_mut().poll(context).map_err(explain))
+                thread.handle(handling, || {
+                    watchdog::rouse();
+                    worker.as_mut().poll(context).map_err(explain)
+                })
             });
             match polled {
                 Ok(polled) => polled,
@@ -213,7 +220,7 @@ impl Drop for Waiting {
         if let Some(worker) = self.worker.take() {
             drop_quietly(worker);
             abandon(&self.mailbox);
-            leave(&self.mailbox, None);
+            end_task(&self.mailbox, None);
         }
     }
 }
@@ -229,7 +236,7 @@ fn done(mailbox: &Arc<Mailbox>, call: Call, outcome: Outcome) {
             if let Some(ticket) = call.extra.as_ref().and_then(|extra| extra.ticket.as_ref()) {
                 ticket.failed();
             }
-            report_failure(mailbox, call.handling, call.session_id, &call.event_type, error);
+            report_failure(mailbox, call.handling, call.session_id, &call.event_type, *error);
         }
         if mailbox.options.once {
             mailbox.cancel().into_iter().for_each(drop_quietly);
@@ -238,13 +245,17 @@ fn done(mailbox: &Arc<Mailbox>, call: Call, outcome: Outcome) {
     mailbox.count_done();
 }
 
-/// A worker has ended.
-fn leave(mailbox: &Arc<Mailbox>, worker: Option<WorkerBox>) {
-    let (leave, unneeded) = mailbox.queue.end_visit(worker);
-    if unneeded.is_some() {
-        drop_quietly(unneeded);
-    }
+/// The task of a call has ended.
+fn end_task(mailbox: &Arc<Mailbox>, worker: Option<WorkerBox>) {
+    let (leave, unneeded) = mailbox.queue.end_task(worker);
+    drop_worker(unneeded);
     follow(mailbox, leave);
+}
+
+fn drop_worker(worker: Option<WorkerBox>) {
+    if worker.is_some() {
+        drop_quietly(worker);
+    }
 }
 
 fn follow(mailbox: &Arc<Mailbox>, leave: Leave) {
@@ -265,7 +276,7 @@ fn end(mailbox: &Arc<Mailbox>) {
         bus.unlist(mailbox);
     }
     mailbox.queue.end();
-    mailbox.bell.ring();
+    mailbox.ring();
 }
 
 /// The runtime that would have called the handler is gone.
@@ -294,17 +305,17 @@ pub(super) async fn wait_for_end(mailboxes: &[Arc<Mailbox>]) {
 struct TimedOut(Duration);
 
 /// What an `ExceptionEvent` says of an error. Runs the error's own code, down to its destructor.
-fn explain(failure: Failure) -> ErrorInfo {
+fn explain(failure: Failure) -> Box<ErrorInfo> {
     let mut error = ErrorInfo::from_error(&*failure, true);
     if failure.is::<TimedOut>() {
         error.kind = "timeout".to_owned();
     }
-    error
+    Box::new(error)
 }
 
-pub(super) fn explain_panic(panic: Box<dyn Any + Send>, worker: &mut WorkerBox) -> ErrorInfo {
+fn explain_panic(panic: Box<dyn Any + Send>, worker: &mut WorkerBox) -> Box<ErrorInfo> {
     clear(worker);
-    panic_info(panic)
+    Box::new(panic_info(panic))
 }
 
 pub(super) fn panic_info(panic: Box<dyn Any + Send>) -> ErrorInfo {
@@ -360,6 +371,11 @@ fn emit_about<T: EventPayload>(mailbox: &Mailbox, event: T) {
     if let Some(bus) = mailbox.shards.bus() {
         bus.emit_in(mailbox.session_id(), event, Stamp::default());
     }
+}
+
+/// Tells of a panic on the emitter's thread.
+pub(super) fn report_panic(mailbox: &Mailbox, base: &BaseEvent, panic: Box<dyn Any + Send>) {
+    report_failure(mailbox, Handling::of(base), base.session_id, &base.event_type, panic_info(panic));
 }
 
 /// Tells of a failed call.

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
+    panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -18,9 +19,10 @@ use super::{
     current, deliver,
     interest::Interest,
     lock,
-    mailbox::{Delivery, Entry, Extra, Mailbox, Options, Patience},
+    mailbox::{Delivery, Entry, Extra, Mailbox, Patience},
+    options::{Options, SharedOptions},
     queue::Ring,
-    scope::{Receiver, Route, Scope},
+    scope::{Receivers, Scope, find_full},
     settle::{Pending, Settled},
     shards::Shards,
     subscription::Work,
@@ -28,7 +30,7 @@ use super::{
 use crate::{
     Clock, SessionId,
     event::{
-        Envelope, EventName, EventPayload, EventRegistry, EventType, Payload, Stamp, Stamped,
+        Envelope, EventName, EventPayload, EventRegistry, EventType, Overflow, Payload, Stamp, Stamped,
         bus::ManyListenersEvent,
     },
 };
@@ -45,6 +47,7 @@ pub(super) struct Inner {
     next_subscription: AtomicU64,
     live: Mutex<Live>,
     pub(super) interest: Interest,
+    options: SharedOptions,
     pub(super) shards: Arc<Shards>,
     /// Some subscription computes keys, so that each emitter has to ask.
     has_keys: AtomicBool,
@@ -103,7 +106,9 @@ impl From<Option<Dispatched>> for Emitted {
 /// What is left to do for an event when the lock of its scope is released.
 #[derive(Default)]
 struct Aftermath {
+    receivers: usize,
     ready: SmallVec<[Arc<Mailbox>; 4]>,
+    taps: SmallVec<[Arc<Mailbox>; 2]>,
     rare: Option<Box<Rare>>,
 }
 
@@ -127,6 +132,7 @@ impl Inner {
             next_subscription: AtomicU64::new(1),
             live: Mutex::default(),
             interest: Interest::new(),
+            options: SharedOptions::default(),
             shards: Arc::new(Shards::new(runtime, Arc::clone(&clock), Weak::clone(bus))),
             has_keys: AtomicBool::new(false),
             clock,
@@ -174,7 +180,13 @@ impl Inner {
             session_id: scope.session_id,
             mono_ns: now.mono_ns,
         };
-        self.dispatch(scope, event, Arc::new(Envelope::new(stamped, stamp, payload)), manner)
+        // Built under the lock, when it is certain that somebody receives it; what is not built is dropped here.
+        let mut parts = Some((stamped, stamp, payload));
+        let mut build = |seq| {
+            let (stamped, stamp, payload) = parts.take()?;
+            Some(Arc::new(Envelope::new(stamped, seq, stamp, payload)) as Arc<Envelope>)
+        };
+        self.dispatch(scope, event, now.mono_ns, &mut build, manner)
     }
 
     /// Numbers an event and queues it under one lock, so that the order of `seq` is the order of every queue. Nothing under
@@ -183,74 +195,83 @@ impl Inner {
         &self,
         scope: &Scope,
         event: &EventType,
-        mut envelope: Arc<Envelope>,
+        mono_ns: u64,
+        build: &mut dyn FnMut(u64) -> Option<Arc<Envelope>>,
         manner: Manner<'_>,
     ) -> Option<Dispatched> {
-        let keys = if self.has_keys.load(Ordering::Relaxed) {
-            self.keys(scope, event, &envelope)
-        } else {
-            Vec::new()
-        };
+        let mut kept = None;
+        let mut keys = Vec::new();
+        if self.has_keys.load(Ordering::Relaxed) {
+            kept = build(0);
+            keys = self.keys(scope, event, kept.as_deref()?);
+        }
         let mut after = Aftermath::default();
-        let mut order = lock(&scope.order);
-        let (route, seq, stale) = order.route(scope, &self.host, event);
-        if (route.is_empty() && !manner.always) || self.interest.is_muted(event) {
-            let route = Arc::clone(route);
-            drop(order);
-            route.mailboxes().for_each(|mailbox| mailbox.count_muted());
-            drop((stale, envelope));
-            return None;
-        }
-        let special =
-            (!route.taps.is_empty() || route.receivers.len() > MANY_LISTENERS).then(|| Arc::clone(route));
-        Arc::get_mut(&mut envelope).expect("nobody else has it yet").number(*seq + 1);
-        *seq += 1;
-        let mono_ns = envelope.base().mono_ns;
-        let mut kept = Some(envelope);
-        let keep = manner.keep || special.is_some();
-        for (left, Receiver { mailbox, overflow }) in (0..route.receivers.len()).rev().zip(&route.receivers) {
-            // The last can have it, which saves counting up and down.
-            let envelope = if left == 0 && !keep { kept.take() } else { kept.clone() };
-            let Some(envelope) = envelope else { break };
-            let extra = if keys.is_empty() && manner.pending.is_none() {
-                None
-            } else {
-                after.extra(mailbox, &keys, manner.pending)
+        let is_muted = self.interest.is_muted(event);
+        let host_wants = self.interest.host_may_want(event);
+        let (mut envelope, stale) = {
+            let mut state = lock(&scope.state);
+            let (receivers, seq, stale) = state.receivers(scope, &self.host, event, host_wants);
+            let mut number = || {
+                *seq += 1;
+                match kept.take() {
+                    None => build(*seq),
+                    Some(mut kept) => {
+                        Arc::get_mut(&mut kept).expect("nobody else has it yet").number(*seq);
+                        Some(kept)
+                    }
+                }
             };
-            let entry = Entry { envelope, extra };
-            let (delivery, ring) = mailbox.push(entry, *overflow, manner.patience);
-            after.note(mailbox, delivery, ring);
-        }
-        drop(order);
+            let envelope = match receivers {
+                Receivers::Few(few) => after.queue(few.into_iter(), is_muted, &mut number, &keys, manner),
+                Receivers::Route(route) => {
+                    let receivers = route.iter().map(|receiver| (&receiver.mailbox, receiver.overflow));
+                    after.queue(receivers, is_muted, &mut number, &keys, manner)
+                }
+            };
+            (envelope, stale)
+        };
         if stale.is_some() {
             drop(stale);
+        }
+        if is_muted || (after.receivers == 0 && !manner.always) {
+            return None;
         }
         if !after.ready.is_empty() {
             self.shards.schedule(after.ready);
         }
-        if let Some((route, envelope)) = special.as_ref().zip(kept.as_ref()) {
-            route.taps.iter().for_each(|tap| tap.look(envelope));
+        let mut taps = after.taps.into_iter().peekable();
+        while let Some(tap) = taps.next() {
+            let seen = if manner.keep || taps.peek().is_some() { envelope.clone() } else { envelope.take() };
+            seen.into_iter().for_each(|seen| tap.look(seen));
         }
         let (lost, crowded) = after.rare.map(|rare| rare.settle()).unwrap_or_default();
-        if let Some(route) = special.filter(|route| route.receivers.len() > MANY_LISTENERS)
-            && self.interest.begins_to_crowd(event)
-        {
-            self.warn_of_many(scope, event, &route);
+        if after.receivers > MANY_LISTENERS && self.interest.begins_to_crowd(event) {
+            self.warn_of_many(scope, event, after.receivers);
         }
         self.shards.help_if_late(mono_ns);
-        Some(Dispatched { envelope: kept, lost, crowded })
+        Some(Dispatched { envelope, lost, crowded })
     }
 
     /// What makes the event stand for others, by subscription. User code, so not under the lock.
+    #[cold]
     fn keys(&self, scope: &Scope, event: &EventType, envelope: &Envelope) -> Vec<(u64, u64)> {
         let route = scope.route(&self.host, event);
-        let key = |mailbox: &Arc<Mailbox>| Some((mailbox.id, mailbox.options.key.as_ref()?(envelope)?));
-        route.mailboxes().filter_map(key).collect()
+        let key = |mailbox: &Arc<Mailbox>| {
+            let key = mailbox.options.key.as_ref()?;
+            match std::panic::catch_unwind(AssertUnwindSafe(|| key(envelope))) {
+                Ok(key) => Some((mailbox.id, key?)),
+                Err(panic) => {
+                    deliver::report_panic(mailbox, envelope.base(), panic);
+                    None
+                }
+            }
+        };
+        route.iter().filter_map(|receiver| key(&receiver.mailbox)).collect()
     }
 
     #[cold]
-    fn warn_of_many(&self, scope: &Scope, event: &EventType, route: &Route) {
-        let listeners = route.receivers.len() as u64;
+    fn warn_of_many(&self, scope: &Scope, event: &EventType, listeners: usize) {
+        let listeners = listeners as u64;
         tracing::warn!(event = event.name(), listeners, "very many subscriptions: are some forgotten?");
         let warning = ManyListenersEvent { event_type: event.name().to_owned(), listeners };
         let _ = self.emit_typed(scope, warning, Stamp::default(), Manner::default());
@@ -274,7 +295,7 @@ impl Inner {
             return;
         }
         while let Some(full) =
-            scope.route(&self.host, T::event_type()).find_full(Mailbox::is_overfull).cloned()
+            find_full(&scope.route(&self.host, T::event_type()), Mailbox::is_overfull).cloned()
         {
             full.wait_for_room().await;
         }
@@ -356,14 +377,11 @@ impl Inner {
             self.has_keys.store(true, Ordering::Relaxed);
         }
         let table = scope.map_or(&self.host, |scope| scope);
-        let replaced: Vec<_> = match options.unique {
-            true => table.all().into_iter().filter(|mailbox| mailbox.options.name == options.name).collect(),
-            false => Vec::new(),
-        };
         let id = self.next_subscription.fetch_add(1, Ordering::Relaxed);
         let scope = scope.map(Arc::downgrade);
+        let options = self.options.share(options);
         let mailbox = Arc::new(Mailbox::new(id, options, scope, work, Arc::clone(&self.shards)));
-        self.interest.add(&mailbox.options.filter);
+        self.interest.add(&mailbox.options.filter, mailbox.scope.is_none());
         let mut live = lock(&self.live);
         live.mailboxes.insert(id, Arc::clone(&mailbox));
         let shut = live.shut;
@@ -372,8 +390,12 @@ impl Inner {
             mailbox.close();
             self.unroute(&mailbox);
         }
-        for mailbox in replaced {
-            self.end_subscription(&mailbox);
+        if mailbox.options.unique {
+            let mut named = table.all();
+            named.retain(|other| other.options.name == mailbox.options.name);
+            // Whoever else takes the name at this moment does the same, so one stays: the last.
+            named.pop();
+            named.iter().for_each(|other| self.end_subscription(other));
         }
         mailbox
     }
@@ -398,7 +420,8 @@ impl Inner {
             Some(scope) => scope.upgrade().is_some_and(|scope| scope.remove(mailbox.id)),
         };
         if mailbox.loses_interest() {
-            self.interest.remove(&mailbox.options.filter);
+            self.interest.remove(&mailbox.options.filter, mailbox.scope.is_none());
+            self.options.release(&mailbox.options);
         }
     }
 
@@ -417,11 +440,66 @@ impl Inner {
     }
 
     pub(super) fn is_silent(&self, event_type: &EventName) -> bool {
-        self.registry.find(event_type.as_str()).is_some_and(|event| self.interest.is_silent(&event))
+        match self.registry.find(event_type.as_str()) {
+            Some(event) => self.interest.is_silent(&event),
+            // It came as JSON and was passed through.
+            None => self.interest.is_silent(&EventType::unknown(event_type.as_str())),
+        }
     }
 }
 
 impl Aftermath {
+    /// Queues an event for its receivers; what is left of it for taps, and for an emitter that wants it.
+    #[inline]
+    fn queue<'a>(
+        &mut self,
+        mut receivers: impl ExactSizeIterator<Item = (&'a Arc<Mailbox>, Overflow)> + DoubleEndedIterator,
+        is_muted: bool,
+        number: &mut dyn FnMut() -> Option<Arc<Envelope>>,
+        keys: &[(u64, u64)],
+        manner: Manner<'_>,
+    ) -> Option<Arc<Envelope>> {
+        self.receivers = receivers.len();
+        if is_muted {
+            receivers.for_each(|(mailbox, _)| mailbox.count_muted());
+            return None;
+        }
+        let Some((last, overflow)) = receivers.next_back() else {
+            return if manner.always { number() } else { None };
+        };
+        let envelope = number()?;
+        let is_plain = keys.is_empty() && manner.pending.is_none();
+        for (mailbox, overflow) in receivers {
+            if mailbox.is_tap() {
+                self.taps.push(Arc::clone(mailbox));
+                continue;
+            }
+            let extra = if is_plain { None } else { self.extra(mailbox, keys, manner.pending) };
+            self.push(mailbox, Entry { envelope: Arc::clone(&envelope), extra }, overflow, manner.patience);
+        }
+        if last.is_tap() {
+            self.taps.push(Arc::clone(last));
+            return Some(envelope);
+        }
+        // The last can have the event itself, which saves counting up and down.
+        let left = (manner.keep || !self.taps.is_empty()).then(|| Arc::clone(&envelope));
+        let extra = if is_plain { None } else { self.extra(last, keys, manner.pending) };
+        self.push(last, Entry { envelope, extra }, overflow, manner.patience);
+        left
+    }
+
+    #[inline]
+    fn push(&mut self, mailbox: &Arc<Mailbox>, entry: Entry, overflow: Overflow, patience: Patience) {
+        match mailbox.push(entry) {
+            Ok(Ring::Nobody) => {}
+            Ok(ring) => self.note(mailbox, Delivery::Queued, ring),
+            Err(entry) => {
+                let (delivery, ring) = mailbox.push_full(entry, overflow, patience);
+                self.note(mailbox, delivery, ring);
+            }
+        }
+    }
+
     /// What an event has beside it in one queue.
     #[cold]
     fn extra(
@@ -443,7 +521,7 @@ impl Aftermath {
         self.rare.get_or_insert_default()
     }
 
-    #[inline]
+    #[cold]
     fn note(&mut self, mailbox: &Arc<Mailbox>, delivery: Delivery, ring: Ring) {
         match ring {
             Ring::Nobody => {}
@@ -476,7 +554,7 @@ impl Rare {
         readers.into_iter().for_each(Waker::wake);
         for mailbox in &losers {
             // It may have been disconnected, which ends the wait for room.
-            mailbox.bell.ring();
+            mailbox.ring();
             if mailbox.begins_to_lag() {
                 deliver::report_lag(mailbox);
             }

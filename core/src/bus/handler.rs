@@ -4,6 +4,7 @@ use std::{
     error::Error,
     future::Future,
     marker::PhantomData,
+    ops::Deref,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -83,17 +84,18 @@ pub(super) type WorkerBox = Pin<Box<dyn Worker>>;
 pub(super) type Hire = Arc<dyn Fn() -> WorkerBox + Send + Sync>;
 
 pin_project! {
-    struct Caller<F, H, Fut> {
-        handler: Arc<H>,
+    struct Caller<F, P, Fut> {
+        handler: P,
         #[pin]
         call: Option<Fut>,
         event: PhantomData<fn(F)>,
     }
 }
 
-impl<F, H, Fut> Worker for Caller<F, H, Fut>
+impl<F, P, H, Fut> Worker for Caller<F, P, Fut>
 where
     F: FromEvent,
+    P: Deref<Target = H> + Send,
     H: Fn(F) -> Fut + Send + Sync + 'static,
     Fut: HandlerFuture + Send + 'static,
     Fut::Output: HandlerOutput,
@@ -119,16 +121,38 @@ where
     }
 }
 
-pub(super) fn erase<F, H, Fut>(handler: H) -> Hire
+/// A handler that has one worker.
+struct Own<H>(H);
+
+impl<H> Deref for Own<H> {
+    type Target = H;
+
+    fn deref(&self) -> &H {
+        &self.0
+    }
+}
+
+/// A handler with its types erased: as the one worker that it needs, or as what makes several.
+pub(super) enum Handler {
+    One(WorkerBox),
+    Several(Hire),
+}
+
+pub(super) fn erase<F, H, Fut>(handler: H, concurrency: u32) -> Handler
 where
     F: FromEvent,
     H: Fn(F) -> Fut + Send + Sync + 'static,
     Fut: HandlerFuture + Send + 'static,
     Fut::Output: HandlerOutput,
 {
+    if concurrency == 1 {
+        return Handler::One(Box::pin(Caller { handler: Own(handler), call: None, event: PhantomData }));
+    }
     let handler = Arc::new(handler);
-    Arc::new(move || Box::pin(Caller { handler: Arc::clone(&handler), call: None, event: PhantomData }))
+    Handler::Several(Arc::new(move || {
+        Box::pin(Caller { handler: Arc::clone(&handler), call: None, event: PhantomData })
+    }))
 }
 
 /// Lets a tap look at an event; `false` when the event is not of a type that it takes.
-pub(super) type Look = Arc<dyn Fn(&Arc<Envelope>) -> bool + Send + Sync>;
+pub(super) type Look = Box<dyn Fn(Arc<Envelope>) -> bool + Send + Sync>;

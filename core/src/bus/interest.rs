@@ -20,6 +20,7 @@ const WANTED: u8 = 2;
 const MUTED: u8 = 4;
 const SILENT: u8 = 8;
 const CROWDED: u8 = 16;
+const WANTED_BY_HOST: u8 = 32;
 
 /// Called after a change of what is wanted.
 type Watcher = Arc<dyn Fn() + Send + Sync>;
@@ -34,12 +35,19 @@ pub(super) struct Interest {
 #[derive(Default)]
 struct State {
     /// How many subscriptions have a filter. There are few different ones, however many sessions there are.
-    filters: HashMap<Filter, usize>,
+    filters: HashMap<Filter, Count>,
     /// Types that came up.
     types: HashMap<usize, EventType>,
     muted: Filter,
     silent: Filter,
     watchers: u64,
+}
+
+/// Subscriptions with a filter.
+#[derive(Default)]
+struct Count {
+    all: usize,
+    of_host: usize,
 }
 
 impl Interest {
@@ -61,6 +69,15 @@ impl Interest {
         self.flags(event).is_some_and(|flags| {
             let flags = flags.load(Ordering::Relaxed);
             flags & (KNOWN | WANTED) == KNOWN || (flags & KNOWN == 0 && !self.learn(event))
+        })
+    }
+
+    /// Whether the host itself may want a type, besides sessions that do.
+    #[inline]
+    pub(super) fn host_may_want(&self, event: &EventType) -> bool {
+        self.flags(event).is_none_or(|flags| {
+            let flags = flags.load(Ordering::Relaxed);
+            flags & KNOWN == 0 || flags & WANTED_BY_HOST != 0
         })
     }
 
@@ -90,11 +107,13 @@ impl Interest {
     }
 
     /// A subscription with this filter begins.
-    pub(super) fn add(&self, filter: &Filter) {
+    pub(super) fn add(&self, filter: &Filter, of_host: bool) {
         let mut state = lock(&self.state);
-        let count = state.filters.entry(filter.clone()).or_insert(0);
-        *count += 1;
-        let changed = *count == 1 && self.refresh(&state, filter);
+        let count = state.filters.entry(filter.clone()).or_default();
+        count.all += 1;
+        count.of_host += usize::from(of_host);
+        let is_news = count.all == 1 || (of_host && count.of_host == 1);
+        let changed = is_news && self.refresh(&state, filter);
         drop(state);
         if changed {
             self.tell();
@@ -102,15 +121,16 @@ impl Interest {
     }
 
     /// A subscription with this filter has ended.
-    pub(super) fn remove(&self, filter: &Filter) {
+    pub(super) fn remove(&self, filter: &Filter, of_host: bool) {
         let mut state = lock(&self.state);
         let Some(count) = state.filters.get_mut(filter) else { return };
-        *count -= 1;
-        let gone = *count == 0;
-        if gone {
+        count.all -= 1;
+        count.of_host -= usize::from(of_host);
+        let is_news = count.all == 0 || (of_host && count.of_host == 0);
+        if count.all == 0 {
             state.filters.remove(filter);
         }
-        let changed = gone && self.refresh(&state, filter);
+        let changed = is_news && self.refresh(&state, filter);
         drop(state);
         if changed {
             self.tell();
@@ -164,7 +184,11 @@ impl Interest {
 
 impl State {
     fn flags(&self, event: &EventType) -> u8 {
-        let wanted = if self.filters.keys().any(|filter| filter.wants(event)) { WANTED } else { 0 };
+        let mut wanting = self.filters.iter().filter(|(filter, _)| filter.wants(event)).peekable();
+        let mut wanted = if wanting.peek().is_some() { WANTED } else { 0 };
+        if wanting.any(|(_, count)| count.of_host > 0) {
+            wanted |= WANTED_BY_HOST;
+        }
         let muted = if self.muted.wants(event) { MUTED } else { 0 };
         let silent = if self.silent.wants(event) { SILENT } else { 0 };
         wanted | muted | silent

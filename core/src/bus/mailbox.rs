@@ -1,12 +1,11 @@
 //! One subscription: its queue, what it was told when it was made, and how it is doing.
 
 use std::{
-    borrow::Cow,
     collections::VecDeque,
     fmt,
-    panic::{AssertUnwindSafe, Location},
+    panic::AssertUnwindSafe,
     sync::{
-        Arc, Mutex, Weak,
+        Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::Waker,
@@ -17,10 +16,11 @@ use serde::Serialize;
 
 use super::{
     bell::Bell,
-    current,
-    deliver::{panic_info, report_failure, report_suspension},
-    handler::{Hire, Look, WorkerBox},
+    current::{self, Handling},
+    deliver::{panic_info, report_failure, report_lag, report_suspension},
+    handler::{Handler, Hire, Look, WorkerBox},
     lock,
+    options::Options,
     queue::{Ended, Full, Keyed, Pushed, Queue, Ring},
     scope::Scope,
     settle::Ticket,
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     SessionId,
-    event::{Envelope, EventType, Filter, Overflow, values::HandlerInfo},
+    event::{Envelope, EventType, Overflow, values::HandlerInfo},
 };
 
 /// Time without a single event taken or handled after which a handler counts as stuck, and emitters wait for it no longer: it
@@ -39,34 +39,6 @@ const STUCK_AFTER: Duration = Duration::from_secs(1);
 /// Looks in that time. A process that was stopped or starved for longer sees one of them late, not all: its handlers had
 /// no chance, and get one.
 const STUCK_CHECKS: u32 = 4;
-
-/// Computes what makes two events stand for each other; `None` for events of other types.
-pub(super) type KeyOf = Arc<dyn Fn(&Envelope) -> Option<u64> + Send + Sync>;
-
-/// What a subscription is told when it is made.
-#[derive(Clone)]
-pub(super) struct Options {
-    pub(super) name: Cow<'static, str>,
-    pub(super) location: &'static Location<'static>,
-    pub(super) filter: Filter,
-    pub(super) capacity: usize,
-    pub(super) overflow: Option<Overflow>,
-    pub(super) key: Option<KeyOf>,
-    pub(super) timeout: Option<Duration>,
-    pub(super) concurrency: u32,
-    pub(super) suspend_after: Option<u32>,
-    pub(super) once: bool,
-    pub(super) unique: bool,
-}
-
-impl fmt::Debug for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options")
-            .field("name", &self.name)
-            .field("filter", &self.filter)
-            .finish_non_exhaustive()
-    }
-}
 
 /// Counters of one subscription. Of what was published for it while it was open, each event is in one of `delivered`,
 /// `dropped`, `muted`, `coalesced`, or still waits.
@@ -84,7 +56,7 @@ pub struct Stats {
     pub coalesced: u64,
     /// Calls of the handler that failed.
     pub failures: u64,
-    /// Longest call of the handler, from its start to its end, in nanoseconds. Up to 16 calls that follow each other without
+    /// Longest call of the handler, from its start to its end, in nanoseconds. Up to 64 calls that follow each other without
     /// awaiting anything are timed together, so for quick handlers this is an upper bound.
     pub slowest_ns: u64,
 }
@@ -142,30 +114,19 @@ impl Keyed for Entry {
 
 pub(super) struct Mailbox {
     pub(super) id: u64,
-    pub(super) options: Options,
+    /// Shared by all subscriptions that were told the same.
+    pub(super) options: Arc<Options>,
     /// The session that it belongs to; the host's have none.
     pub(super) scope: Option<Weak<Scope>>,
     pub(super) queue: Queue<Entry, WorkerBox>,
-    /// The handler, until the subscription is over; streams and taps have none.
-    hire: Mutex<Option<Hire>>,
-    /// What is called at once, instead of a queue.
-    pub(super) tap: Option<Look>,
-    /// Calls of the tap that run now.
-    looking: AtomicU32,
+    special: Option<Box<Special>>,
     /// Its filter counts for what is wanted.
     interested: AtomicBool,
     /// Where its visits are scheduled.
     pub(super) shards: Arc<Shards>,
-    /// Rung when there is room again, when it is over, and when its handler begins to wait for others.
-    pub(super) bell: Bell,
     delivered: AtomicU64,
-    failures: AtomicU64,
-    failures_in_a_row: AtomicU32,
-    dropped: AtomicU64,
-    muted_events: AtomicU64,
-    coalesced: AtomicU64,
-    unreported: AtomicU64,
     slowest_ns: AtomicU64,
+    rare: OnceLock<Box<Rare>>,
     cancelled: AtomicBool,
     muted: AtomicBool,
     /// The queue has held twice its capacity, so that further emitters look, and wait, before they push. Beside the queue,
@@ -177,10 +138,35 @@ pub(super) struct Mailbox {
     taken: AtomicU64,
     /// Emitters have waited for room in vain; until there is progress, none waits any more.
     stuck: AtomicBool,
+}
+
+/// What a subscription has that is not one handler with one worker.
+#[derive(Default)]
+struct Special {
+    /// Makes workers, until the subscription is over.
+    hire: Mutex<Option<Hire>>,
+    /// What is called at once, instead of a queue.
+    tap: Option<Look>,
+    /// Calls of the tap that have begun, and those that have ended.
+    looks_begun: AtomicU64,
+    looks_ended: AtomicU64,
+}
+
+/// What few subscriptions ever have: an idle session should cost little.
+#[derive(Default)]
+struct Rare {
+    /// Rung when there is room again, when it is over, and when its handler begins to wait for others.
+    bell: Bell,
     /// How often the handler is waiting for the end of other subscriptions.
     stopping: AtomicU32,
     /// How often the handler is waiting until others have handled what it emitted.
     settling: AtomicU32,
+    failures: AtomicU64,
+    failures_in_a_row: AtomicU32,
+    dropped: AtomicU64,
+    muted: AtomicU64,
+    coalesced: AtomicU64,
+    unreported: AtomicU64,
 }
 
 /// What became of an event at one mailbox.
@@ -198,44 +184,64 @@ pub(super) enum Delivery {
 impl Mailbox {
     pub(super) fn new(
         id: u64,
-        options: Options,
+        options: Arc<Options>,
         scope: Option<Weak<Scope>>,
         work: Work,
         shards: Arc<Shards>,
     ) -> Self {
-        let (concurrency, hire, tap) = match work {
-            Work::Handler(hire) => (options.concurrency, Some(hire), None),
-            Work::Tap(look) => (0, None, Some(look)),
+        let special = |special: Special| Some(Box::new(special));
+        let (concurrency, idle, special) = match work {
+            Work::Handler(Handler::One(worker)) => (1, Some(worker), None),
+            Work::Handler(Handler::Several(hire)) => {
+                let hire = Mutex::new(Some(hire));
+                (options.concurrency, None, special(Special { hire, ..Special::default() }))
+            }
+            Work::Tap(look) => (0, None, special(Special { tap: Some(look), ..Special::default() })),
             Work::Stream => (0, None, None),
         };
         Self {
             id,
             options,
             scope,
-            queue: Queue::new(concurrency),
-            hire: Mutex::new(hire),
-            tap,
-            looking: AtomicU32::new(0),
+            queue: Queue::new(concurrency, idle),
+            special,
             interested: AtomicBool::new(true),
             shards,
-            bell: Bell::default(),
             delivered: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
-            failures_in_a_row: AtomicU32::new(0),
-            dropped: AtomicU64::new(0),
-            muted_events: AtomicU64::new(0),
-            coalesced: AtomicU64::new(0),
-            unreported: AtomicU64::new(0),
             slowest_ns: AtomicU64::new(0),
+            rare: OnceLock::new(),
             cancelled: AtomicBool::new(false),
             muted: AtomicBool::new(false),
             overfull: AtomicBool::new(false),
             lagging: AtomicBool::new(false),
             taken: AtomicU64::new(0),
             stuck: AtomicBool::new(false),
-            stopping: AtomicU32::new(0),
-            settling: AtomicU32::new(0),
         }
+    }
+
+    #[inline]
+    pub(super) fn is_tap(&self) -> bool {
+        self.special.as_ref().is_some_and(|special| special.tap.is_some())
+    }
+
+    /// Something has changed that somebody may wait for.
+    pub(super) fn ring(&self) {
+        if let Some(rare) = self.rare.get() {
+            rare.bell.ring();
+        }
+    }
+
+    /// Resolves when `condition` holds; see [`Bell::until`].
+    pub(super) async fn until(&self, condition: impl Fn() -> bool) {
+        self.rare().bell.until(condition).await;
+    }
+
+    fn rare(&self) -> &Rare {
+        self.rare.get_or_init(Box::default)
+    }
+
+    fn count_of(&self, counter: impl Fn(&Rare) -> &AtomicU64) -> u64 {
+        self.rare.get().map_or(0, |rare| counter(rare).load(Ordering::Relaxed))
     }
 
     pub(super) fn info(&self) -> HandlerInfo {
@@ -255,22 +261,26 @@ impl Mailbox {
         self.options.overflow.unwrap_or_else(|| event.overflow())
     }
 
-    /// Queues an event. The caller does what the `Ring` says after it has released its own locks.
+    /// Queues an event if there is room. The caller does what the `Ring` says after it has released its own locks.
+    ///
+    /// # Errors
+    ///
+    /// The event, where [`Mailbox::push_full`] has to decide.
     #[inline]
-    pub(super) fn push(&self, entry: Entry, overflow: Overflow, patience: Patience) -> (Delivery, Ring) {
+    pub(super) fn push(&self, entry: Entry) -> Result<Ring, Entry> {
+        if self.muted.load(Ordering::Relaxed) {
+            return Err(entry);
+        }
+        self.queue.push(entry, self.options.capacity)
+    }
+
+    /// What becomes of an event for which there was no room a moment ago.
+    #[cold]
+    pub(super) fn push_full(&self, entry: Entry, overflow: Overflow, patience: Patience) -> (Delivery, Ring) {
         if self.muted.load(Ordering::Relaxed) {
             self.count_muted();
             return (Delivery::Spare(entry), Ring::Nobody);
         }
-        match self.queue.push(entry, self.options.capacity) {
-            Ok(ring) => (Delivery::Queued, ring),
-            Err(entry) => self.push_full(entry, overflow, patience),
-        }
-    }
-
-    /// There was no room a moment ago.
-    #[cold]
-    fn push_full(&self, entry: Entry, overflow: Overflow, patience: Patience) -> (Delivery, Ring) {
         let capacity = self.options.capacity;
         let full = match overflow {
             Overflow::Wait => Full::Stretch(self.limit(patience)),
@@ -289,15 +299,11 @@ impl Mailbox {
                 Delivery::Crowded
             }
             Pushed::Lost(entry) => {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
-                // A lag notice that is lost itself would call for the next one, without end.
-                if !entry.envelope.event_type().starts_with("bus.") {
-                    self.unreported.fetch_add(1, Ordering::Relaxed);
-                }
+                self.count_lost(entry.envelope.event_type());
                 Delivery::Lost(entry)
             }
             Pushed::Replaced(entry) => {
-                self.coalesced.fetch_add(1, Ordering::Relaxed);
+                self.rare().coalesced.fetch_add(1, Ordering::Relaxed);
                 Delivery::Spare(entry)
             }
             Pushed::Closed(entry) => Delivery::Spare(entry),
@@ -305,26 +311,34 @@ impl Mailbox {
         (delivery, ring)
     }
 
+    fn count_lost(&self, event_type: &str) {
+        self.rare().dropped.fetch_add(1, Ordering::Relaxed);
+        // A lag notice that is lost itself would call for the next one, without end.
+        if !event_type.starts_with("bus.") {
+            self.rare().unreported.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Counts an event that is not delivered because the subscription, or its type, is muted.
     pub(super) fn count_muted(&self) {
         // A route may still name a subscription that takes nothing any more.
         if !self.queue.is_closed() {
-            self.muted_events.fetch_add(1, Ordering::Relaxed);
+            self.rare().muted.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Whether there is a loss to report at once, because it is the first since something was taken. The others are
     /// reported when something is taken, which for a stuck handler is never.
     pub(super) fn begins_to_lag(&self) -> bool {
-        self.unreported.load(Ordering::Relaxed) > 0 && !self.lagging.swap(true, Ordering::Relaxed)
+        self.count_of(|rare| &rare.unreported) > 0 && !self.lagging.swap(true, Ordering::Relaxed)
     }
 
     /// Losses since the last call.
     pub(super) fn take_unreported(&self) -> u64 {
-        if self.unreported.load(Ordering::Relaxed) == 0 {
+        if self.count_of(|rare| &rare.unreported) == 0 {
             return 0;
         }
-        self.unreported.swap(0, Ordering::Relaxed)
+        self.rare().unreported.swap(0, Ordering::Relaxed)
     }
 
     /// Whether there is nothing to wait for: the queue is under its capacity, or closed, or its handler is stuck.
@@ -359,7 +373,7 @@ impl Mailbox {
         let mut idle_checks = 0;
         loop {
             let progress = self.progress();
-            let room = self.bell.until(|| self.has_room());
+            let room = self.rare().bell.until(|| self.has_room());
             if tokio::time::timeout(STUCK_AFTER / STUCK_CHECKS, room).await.is_ok() {
                 return;
             }
@@ -367,7 +381,7 @@ impl Mailbox {
             if idle_checks == STUCK_CHECKS {
                 idle_checks = 0;
                 self.stuck.store(true, Ordering::SeqCst);
-                self.bell.ring();
+                self.ring();
                 let (handler, location) = (&self.options.name, self.options.location.to_string());
                 let seconds = STUCK_AFTER.as_secs();
                 tracing::warn!(
@@ -386,7 +400,7 @@ impl Mailbox {
         if self.lagging.load(Ordering::Relaxed) {
             self.lagging.store(false, Ordering::Relaxed);
         }
-        self.bell.ring();
+        self.ring();
     }
 
     /// The reader of a stream takes an event; see [`Queue::take`].
@@ -402,20 +416,20 @@ impl Mailbox {
     /// A call of the handler has ended; `true` when it has failed so often in a row that the subscription is suspended now.
     pub(super) fn count_call(&self, failed: bool) -> bool {
         // With one worker at a time, nobody else writes here.
-        if self.options.concurrency == 1 && self.tap.is_none() {
+        if self.options.concurrency == 1 && !self.is_tap() {
             self.delivered.store(self.delivered.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         } else {
             self.delivered.fetch_add(1, Ordering::Relaxed);
         }
         if failed {
-            self.failures.fetch_add(1, Ordering::Relaxed);
+            self.rare().failures.fetch_add(1, Ordering::Relaxed);
         }
         let Some(limit) = self.options.suspend_after else { return false };
         if !failed {
-            self.failures_in_a_row.store(0, Ordering::Relaxed);
+            self.rare().failures_in_a_row.store(0, Ordering::Relaxed);
             return false;
         }
-        let reached = self.failures_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 >= limit;
+        let reached = self.rare().failures_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 >= limit;
         reached && !self.muted.swap(true, Ordering::Relaxed)
     }
 
@@ -433,26 +447,33 @@ impl Mailbox {
 
     /// Something to call the handler with, where none lies idle; `None` when the subscription is over.
     pub(super) fn hire(&self) -> Option<WorkerBox> {
-        let hire = lock(&self.hire).clone()?;
+        let hire = lock(&self.special.as_ref()?.hire).clone()?;
         Some(hire())
     }
 
     /// Takes the handler away; the caller drops it outside of all locks.
     #[must_use]
     pub(super) fn take_handler(&self) -> (Option<Hire>, Option<WorkerBox>) {
-        (lock(&self.hire).take(), self.queue.take_idle())
+        let hire = self.special.as_ref().and_then(|special| lock(&special.hire).take());
+        (hire, self.queue.take_idle())
     }
 
     /// Calls the tap, on the thread of the emitter.
-    pub(super) fn look(self: &Arc<Self>, envelope: &Arc<Envelope>) {
-        let Some(tap) = &self.tap else { return };
+    pub(super) fn look(self: &Arc<Self>, envelope: Arc<Envelope>) {
+        let Some(special) = &self.special else { return };
+        let Some(tap) = &special.tap else { return };
         if self.muted.load(Ordering::Relaxed) {
             return self.count_muted();
         }
-        self.looking.fetch_add(1, Ordering::SeqCst);
+        special.looks_begun.fetch_add(1, Ordering::SeqCst);
         if !self.cancelled.load(Ordering::SeqCst) {
+            let base = envelope.base();
+            let (handling, session_id) = (Handling::of(base), base.session_id);
+            let event_type = base.event_type.clone();
             let attempt = || std::panic::catch_unwind(AssertUnwindSafe(|| tap(envelope)));
-            match current::look(envelope, attempt) {
+            let looked = current::look(handling, attempt);
+            let is_inside = looked.is_some();
+            match looked {
                 Some(Ok(true)) => {
                     self.count_call(false);
                 }
@@ -461,18 +482,18 @@ impl Mailbox {
                     if self.count_call(true) {
                         report_suspension(self);
                     }
-                    let base = envelope.base();
-                    let (handling, error) = (current::Handling::of(base), panic_info(panic));
-                    report_failure(self, handling, base.session_id, &base.event_type, error);
+                    report_failure(self, handling, session_id, &event_type, panic_info(panic));
                 }
-                None => {
-                    self.dropped.fetch_add(1, Ordering::Relaxed);
-                    self.unreported.fetch_add(1, Ordering::Relaxed);
-                }
+                None => self.count_lost(event_type.as_str()),
+            }
+            // Not from where the event was too deep: other taps may look at the notice. Nor from inside a notice.
+            if is_inside && self.begins_to_lag() {
+                report_lag(self);
+                self.lagging.store(false, Ordering::Relaxed);
             }
         }
-        self.looking.fetch_sub(1, Ordering::SeqCst);
-        self.bell.ring();
+        special.looks_ended.fetch_add(1, Ordering::SeqCst);
+        self.ring();
     }
 
     /// Its filter counts no more for what is wanted; `true` the first time.
@@ -487,7 +508,7 @@ impl Mailbox {
     }
 
     pub(super) fn mute(&self, muted: bool) {
-        self.failures_in_a_row.store(0, Ordering::Relaxed);
+        self.rare().failures_in_a_row.store(0, Ordering::Relaxed);
         self.muted.store(muted, Ordering::Relaxed);
     }
 
@@ -497,16 +518,16 @@ impl Mailbox {
 
     /// Refuses further events; those that wait are still handled.
     pub(super) fn close(self: &Arc<Self>) {
-        let ring = self.queue.close();
-        self.obey(ring);
-        // Nothing waits for a tap and nobody visits it, so that this is its end. Routes may still name it.
-        if self.tap.is_some() {
+        if self.is_tap() {
+            // Nothing waits for a tap, so it is over at once, whoever holds the guard.
             self.cancelled.store(true, Ordering::SeqCst);
             if let Some(bus) = self.shards.bus() {
                 bus.unlist(self);
             }
         }
-        self.bell.ring();
+        let ring = self.queue.close();
+        self.obey(ring);
+        self.ring();
     }
 
     /// Refuses further events and gives up those that wait. The caller drops them last of all, because their
@@ -516,7 +537,7 @@ impl Mailbox {
         self.cancelled.store(true, Ordering::SeqCst);
         let (forgotten, ring) = self.queue.cancel();
         self.obey(ring);
-        self.bell.ring();
+        self.ring();
         forgotten
     }
 
@@ -529,34 +550,38 @@ impl Mailbox {
         }
     }
 
-    /// Resolves when no call runs any more. For another handler also when this one's handler waits for the end of others,
-    /// because the two might wait for each other.
+    /// Resolves when no call runs any more. For another handler also when this one's handler waits for others itself, for
+    /// their end or until they have handled something, because the two might wait for each other.
     pub(super) async fn wait_for_end(&self, from_handler: bool) {
-        let is_stopping = || from_handler && self.stopping.load(Ordering::SeqCst) > 0;
+        let is_stopping =
+            || from_handler && (self.rare().stopping.load(Ordering::SeqCst) > 0 || self.is_settling());
         let is_over = || match self.queue.has_workers() {
             true => self.queue.is_over(),
-            false => self.looking.load(Ordering::SeqCst) == 0,
+            false => self.special.as_ref().is_none_or(|special| {
+                special.looks_ended.load(Ordering::SeqCst) == special.looks_begun.load(Ordering::SeqCst)
+            }),
         };
-        self.bell.until(|| is_over() || is_stopping()).await;
+        self.rare().bell.until(|| is_over() || is_stopping()).await;
     }
 
     /// The handler waits for the end of others until the guard is dropped.
     pub(super) fn stopping(&self) -> impl Drop + '_ {
-        let guard = CountedDown::new(&self.stopping);
-        self.bell.ring();
+        let guard = CountedDown::new(&self.rare().stopping);
+        self.ring();
         guard
     }
 
     /// The handler waits until others have handled what it emitted. They may wait for it in turn, so whoever waits for
     /// what is queued here waits no longer.
     pub(super) fn settling(&self) -> impl Drop + '_ {
-        let guard = CountedDown::new(&self.settling);
+        let guard = CountedDown::new(&self.rare().settling);
         self.release_tickets();
+        self.ring();
         guard
     }
 
     pub(super) fn is_settling(&self) -> bool {
-        self.settling.load(Ordering::SeqCst) > 0
+        self.rare.get().is_some_and(|rare| rare.settling.load(Ordering::SeqCst) > 0)
     }
 
     /// Whoever waits for what is queued here waits no longer.
@@ -571,10 +596,10 @@ impl Mailbox {
         Stats {
             depth: self.queue.len(),
             delivered: self.delivered.load(Ordering::Relaxed),
-            dropped: self.dropped.load(Ordering::Relaxed),
-            muted: self.muted_events.load(Ordering::Relaxed),
-            coalesced: self.coalesced.load(Ordering::Relaxed),
-            failures: self.failures.load(Ordering::Relaxed),
+            dropped: self.count_of(|rare| &rare.dropped),
+            muted: self.count_of(|rare| &rare.muted),
+            coalesced: self.count_of(|rare| &rare.coalesced),
+            failures: self.count_of(|rare| &rare.failures),
             slowest_ns: self.slowest_ns.load(Ordering::Relaxed),
         }
     }

@@ -1,9 +1,10 @@
 //! The bounded queue of one subscription, and who works it off: the state machine alone, without events, tasks or clocks.
 //!
 //! A queue is worked off by at most `concurrency` *workers* at a time. A worker is a shard's visit, or the task of a call
-//! that had to wait. A queue that has something to do and may have another worker is *scheduled*: on exactly one ready
-//! list, until a shard visits it. Every method says what its caller has to do next, because nothing is rung, and nothing
-//! of the user's dropped, under the lock.
+//! that had to wait. There is one visit at a time, and where there may be several workers all calls begin in visits, so
+//! that they begin in order. A queue that has something to do and may have another worker is *scheduled*: on exactly one
+//! ready list, until a shard visits it. Every method says what its caller has to do next, because nothing is rung, and
+//! nothing of the user's dropped, under the lock.
 
 use std::{collections::VecDeque, task::Waker};
 
@@ -68,6 +69,7 @@ pub(super) trait Keyed {
     fn has_same_key(&self, newer: &Self) -> bool;
 }
 
+/// The queue, and who is at it.
 ///
 /// `W` is what a worker works with. One of them lies idle here while no worker has it.
 pub(super) struct Queue<T, W> {
@@ -81,6 +83,8 @@ struct State<T, W> {
     idle: Option<W>,
     workers: u32,
     scheduled: bool,
+    /// One of the workers is a shard's visit. There is no other beside it, so that calls begin in order.
+    visited: bool,
     closed: bool,
     /// A worker was told that it was the last.
     ending: bool,
@@ -92,12 +96,13 @@ struct State<T, W> {
 
 impl<T: Keyed, W> Queue<T, W> {
     /// An open queue. Where there may be no worker, it has a reader.
-    pub(super) fn new(concurrency: u32) -> Self {
+    pub(super) fn new(concurrency: u32, idle: Option<W>) -> Self {
         let state = State {
             waiting: VecDeque::new(),
-            idle: None,
+            idle,
             workers: 0,
             scheduled: false,
+            visited: false,
             closed: false,
             ending: false,
             abandoned: false,
@@ -121,6 +126,10 @@ impl<T: Keyed, W> Queue<T, W> {
         let mut state = self.state();
         if state.closed || state.waiting.len() >= capacity {
             return Err(item);
+        }
+        if state.waiting.capacity() == 0 {
+            // There may be very many queues in which never more than one item waits.
+            state.waiting.reserve_exact(1);
         }
         state.waiting.push_back(item);
         Ok(state.ring(self.concurrency))
@@ -164,6 +173,7 @@ impl<T: Keyed, W> Queue<T, W> {
     pub(super) fn begin_visit(&self, hand: &mut VecDeque<T>, most: usize) -> Option<W> {
         let mut state = self.state();
         state.scheduled = false;
+        state.visited = true;
         state.workers += 1;
         let count = state.waiting.len().min(most);
         hand.extend(state.waiting.drain(..count));
@@ -173,8 +183,13 @@ impl<T: Keyed, W> Queue<T, W> {
     /// A shard's visit ends.
     pub(super) fn end_visit(&self, with: Option<W>) -> (Leave, Option<W>) {
         let mut state = self.state();
-        let unneeded = if state.idle.is_none() { std::mem::replace(&mut state.idle, with) } else { with };
-        (state.leave(self.concurrency), unneeded)
+        state.visited = false;
+        state.leave(self.concurrency, with)
+    }
+
+    /// The task of a call ends.
+    pub(super) fn end_task(&self, with: Option<W>) -> (Leave, Option<W>) {
+        self.state().leave(self.concurrency, with)
     }
 
     /// The worker of a shard's visit goes on in a task of its own. What it still has in hand goes back to the front.
@@ -183,12 +198,14 @@ impl<T: Keyed, W> Queue<T, W> {
         while let Some(item) = hand.pop_back() {
             state.waiting.push_front(item);
         }
+        state.visited = false;
         if state.schedule(self.concurrency) { Leave::Reschedule } else { Leave::Idle }
     }
 
-    /// The task of a call takes the next item; without one, it ends with [`Queue::end_visit`].
+    /// The task of a call takes the next item; without one, it ends with [`Queue::end_task`]. Among several workers it gets
+    /// none, because it might overtake the visit that is under way.
     pub(super) fn next(&self) -> Option<T> {
-        self.state().waiting.pop_front()
+        if self.concurrency > 1 { None } else { self.state().waiting.pop_front() }
     }
 
     /// The reader of a stream takes one; `None` when nothing is there yet. Otherwise it is woken for the next.
@@ -276,7 +293,7 @@ impl<T, W> State<T, W> {
     /// Whether the queue is to be put on a ready list now. A closed one is visited a last time, which ends it.
     fn schedule(&mut self, concurrency: u32) -> bool {
         let has_work = !self.waiting.is_empty() || (self.closed && self.workers == 0 && !self.ending);
-        let wanted = has_work && !self.scheduled && self.workers < concurrency;
+        let wanted = has_work && !self.scheduled && !self.visited && self.workers < concurrency;
         self.scheduled |= wanted;
         wanted
     }
@@ -291,7 +308,12 @@ impl<T, W> State<T, W> {
         }
     }
 
-    fn leave(&mut self, concurrency: u32) -> Leave {
+    fn leave(&mut self, concurrency: u32, with: Option<W>) -> (Leave, Option<W>) {
+        let unneeded = if self.idle.is_none() { std::mem::replace(&mut self.idle, with) } else { with };
+        (self.count_out(concurrency), unneeded)
+    }
+
+    fn count_out(&mut self, concurrency: u32) -> Leave {
         self.workers = self.workers.saturating_sub(1);
         if self.abandoned {
             return if std::mem::replace(&mut self.ending, true) { Leave::Idle } else { Leave::Over };

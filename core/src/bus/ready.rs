@@ -37,11 +37,15 @@ impl<T> ReadyList<T> {
         Ok(!std::mem::replace(&mut state.awake, true))
     }
 
-    /// The next; `None` when there is nothing, and then the taker counts as asleep.
-    pub(super) fn pop(&self) -> Option<T> {
+    /// The next; `None` when there is nothing, and then the taker counts as asleep. That is noted by `fall_asleep` under the
+    /// lock, so that whoever wakes the taker comes after it.
+    pub(super) fn pop(&self, fall_asleep: impl FnOnce()) -> Option<T> {
         let mut state = lock(&self.state);
         let next = state.ready.pop_front();
         state.awake = next.is_some();
+        if next.is_none() {
+            fall_asleep();
+        }
         next
     }
 

@@ -10,46 +10,56 @@ use std::{
     },
 };
 
+use smallvec::SmallVec;
+
 use super::{emit::Inner, lock, mailbox::Mailbox};
 use crate::{
     SessionId,
     event::{EventType, Overflow},
 };
 
+/// Subscriptions of a scope up to which an emitter looks at each, and the list has no spare room: there may be very many
+/// sessions, and few have more.
+const FEW: usize = 8;
+
 /// The host, or one session.
 pub(super) struct Scope {
     pub(super) session_id: Option<SessionId>,
     /// Where the session is listed; nowhere for the host.
     bus: Weak<Inner>,
-    pub(super) order: Mutex<Order>,
-    table: Mutex<Table>,
+    pub(super) state: Mutex<State>,
     /// Counts up whenever a subscription comes or goes.
     version: AtomicU64,
 }
 
-/// The order of a scope's events, and for each type that was emitted here who receives it.
+/// The order of a scope's events, and its own subscriptions.
 #[derive(Default)]
-pub(super) struct Order {
+pub(super) struct State {
     seq: u64,
-    routes: HashMap<usize, Arc<Route>, BuildHasherDefault<ByIndex>>,
-    /// The versions of the host's table and of the scope's own that the routes were made from.
-    made_from: (u64, u64),
-}
-
-#[derive(Default)]
-struct Table {
     /// By id, in ascending order.
     mailboxes: Vec<Arc<Mailbox>>,
     /// The scope has ended and takes no subscriptions any more.
     closed: bool,
+    /// Where it is not just a few: for each type that was emitted here, who receives it.
+    routes: Option<Box<Routes>>,
+}
+
+#[derive(Default)]
+pub(super) struct Routes {
+    by_type: HashMap<usize, Arc<Route>, BuildHasherDefault<ByIndex>>,
+    /// The version of the host that they were made from.
+    made_from: u64,
+}
+
+/// The receivers of an event.
+pub(super) enum Receivers<'a> {
+    /// Found among few.
+    Few(SmallVec<[(&'a Arc<Mailbox>, Overflow); FEW]>),
+    Route(&'a Route),
 }
 
 /// Who receives one type of event in one scope: subscriptions of the host, and of the session.
-#[derive(Default)]
-pub(super) struct Route {
-    pub(super) receivers: Box<[Receiver]>,
-    pub(super) taps: Box<[Arc<Mailbox>]>,
-}
+pub(super) type Route = [Receiver];
 
 pub(super) struct Receiver {
     pub(super) mailbox: Arc<Mailbox>,
@@ -57,71 +67,77 @@ pub(super) struct Receiver {
     pub(super) overflow: Overflow,
 }
 
-impl Route {
-    pub(super) fn is_empty(&self) -> bool {
-        self.receivers.is_empty() && self.taps.is_empty()
-    }
-
-    pub(super) fn mailboxes(&self) -> impl Iterator<Item = &Arc<Mailbox>> {
-        self.receivers.iter().map(|receiver| &receiver.mailbox).chain(&self.taps)
-    }
-
-    /// A subscription that must not lose such events, but is full.
-    pub(super) fn find_full(&self, is_full: impl Fn(&Mailbox) -> bool) -> Option<&Arc<Mailbox>> {
-        let full = |receiver: &&Receiver| receiver.overflow == Overflow::Wait && is_full(&receiver.mailbox);
-        self.receivers.iter().find(full).map(|receiver| &receiver.mailbox)
+impl Receiver {
+    pub(super) fn is_tap(&self) -> bool {
+        self.mailbox.is_tap()
     }
 }
 
+/// A subscription that must not lose such events, but is full.
+pub(super) fn find_full(route: &Route, is_full: impl Fn(&Mailbox) -> bool) -> Option<&Arc<Mailbox>> {
+    let full = |receiver: &&Receiver| {
+        receiver.overflow == Overflow::Wait && !receiver.is_tap() && is_full(&receiver.mailbox)
+    };
+    route.iter().find(full).map(|receiver| &receiver.mailbox)
+}
+
 /// Routes that are out of date; dropped by the caller outside of all locks.
-pub(super) type Stale = Option<HashMap<usize, Arc<Route>, BuildHasherDefault<ByIndex>>>;
+pub(super) type Stale = Option<Box<Routes>>;
 
 impl Scope {
     pub(super) fn new(session_id: Option<SessionId>, bus: Weak<Inner>) -> Self {
-        Self { session_id, bus, order: Mutex::default(), table: Mutex::default(), version: AtomicU64::new(0) }
+        Self { session_id, bus, state: Mutex::default(), version: AtomicU64::new(0) }
     }
 
     /// Who receives a type, as of now.
     pub(super) fn route(&self, host: &Scope, event: &EventType) -> Arc<Route> {
-        let mut order = lock(&self.order);
-        let (route, _, stale) = order.route(self, host, event);
+        let mut state = lock(&self.state);
+        let (route, _, stale) = state.route(self, host, event);
         let route = Arc::clone(route);
-        drop(order);
+        drop(state);
         drop(stale);
         route
     }
 
     /// Adds a subscription; `false` when the scope has ended.
     pub(super) fn add(&self, mailbox: &Arc<Mailbox>) -> bool {
-        let mut table = lock(&self.table);
-        if table.closed {
+        let mut state = lock(&self.state);
+        if state.closed {
             return false;
         }
-        let at = table.mailboxes.partition_point(|other| other.id < mailbox.id);
-        table.mailboxes.insert(at, Arc::clone(mailbox));
+        let at = state.mailboxes.partition_point(|other| other.id < mailbox.id);
+        if state.mailboxes.len() < FEW {
+            state.mailboxes.reserve_exact(1);
+        }
+        state.mailboxes.insert(at, Arc::clone(mailbox));
+        let stale = state.routes.take();
         self.version.fetch_add(1, Ordering::Release);
+        drop(state);
+        drop(stale);
         true
     }
 
     /// Removes a subscription; `false` when it was not there.
     pub(super) fn remove(&self, id: u64) -> bool {
-        let mut table = lock(&self.table);
-        let found = table.mailboxes.binary_search_by_key(&id, |mailbox| mailbox.id);
-        let removed = found.map(|at| table.mailboxes.remove(at)).ok();
+        let mut state = lock(&self.state);
+        let found = state.mailboxes.binary_search_by_key(&id, |mailbox| mailbox.id);
+        let removed = found.map(|at| state.mailboxes.remove(at)).ok();
+        let stale = state.routes.take();
         self.version.fetch_add(1, Ordering::Release);
-        drop(table);
+        drop(state);
+        drop(stale);
         removed.is_some()
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Mailbox>> {
-        lock(&self.table).mailboxes.clone()
+        lock(&self.state).mailboxes.clone()
     }
 
     /// Takes no subscriptions any more; returns those that are here.
     pub(super) fn seal(&self) -> Vec<Arc<Mailbox>> {
-        let mut table = lock(&self.table);
-        table.closed = true;
-        table.mailboxes.clone()
+        let mut state = lock(&self.state);
+        state.closed = true;
+        state.mailboxes.clone()
     }
 
     /// Takes a session off the list of the bus.
@@ -142,38 +158,45 @@ impl Drop for Scope {
     }
 }
 
-impl Order {
-    /// Who receives a type, and the number of the last event.
-    pub(super) fn route(
+impl State {
+    /// The receivers of a type, and the number of the last event.
+    #[inline]
+    pub(super) fn receivers(
         &mut self,
         scope: &Scope,
         host: &Scope,
         event: &EventType,
-    ) -> (&Arc<Route>, &mut u64, Stale) {
-        let versions = (host.version.load(Ordering::Acquire), scope.version.load(Ordering::Acquire));
-        let stale = (self.made_from != versions).then(|| {
-            self.made_from = versions;
-            std::mem::take(&mut self.routes)
+        host_wants: bool,
+    ) -> (Receivers<'_>, &mut u64, Stale) {
+        if self.mailboxes.len() <= FEW && (scope.session_id.is_none() || !host_wants) {
+            let wanting = self.mailboxes.iter().filter(|mailbox| mailbox.options.wants(event));
+            let few = wanting.map(|mailbox| (mailbox, mailbox.overflow(event))).collect();
+            return (Receivers::Few(few), &mut self.seq, None);
+        }
+        let (route, seq, stale) = self.route(scope, host, event);
+        (Receivers::Route(route), seq, stale)
+    }
+
+    fn route(&mut self, scope: &Scope, host: &Scope, event: &EventType) -> (&Arc<Route>, &mut u64, Stale) {
+        let Self { seq, mailboxes, routes, .. } = self;
+        let version = host.version.load(Ordering::Acquire);
+        let is_stale = routes.as_ref().is_some_and(|routes| routes.made_from != version);
+        let stale = if is_stale { routes.take() } else { None };
+        let routes =
+            routes.get_or_insert_with(|| Box::new(Routes { made_from: version, ..Routes::default() }));
+        let route = routes.by_type.entry(event.index()).or_insert_with(|| {
+            let of_host = if scope.session_id.is_some() { host.all() } else { Vec::new() };
+            make_route(of_host.iter().chain(&*mailboxes), event)
         });
-        let route =
-            self.routes.entry(event.index()).or_insert_with(|| Arc::new(make_route(scope, host, event)));
-        (route, &mut self.seq, stale)
+        (route, seq, stale)
     }
 }
 
-fn make_route(scope: &Scope, host: &Scope, event: &EventType) -> Route {
-    let mut mailboxes = host.all();
-    if scope.session_id.is_some() {
-        mailboxes.extend(scope.all());
-    }
-    mailboxes.retain(|mailbox| mailbox.options.filter.wants(event) && !mailbox.queue.is_closed());
-    let (taps, mailboxes): (Vec<_>, Vec<_>) =
-        mailboxes.into_iter().partition(|mailbox| mailbox.tap.is_some());
-    let receivers = mailboxes
-        .into_iter()
-        .map(|mailbox| Receiver { overflow: mailbox.overflow(event), mailbox })
-        .collect();
-    Route { receivers, taps: taps.into() }
+fn make_route<'a>(mailboxes: impl Iterator<Item = &'a Arc<Mailbox>>, event: &EventType) -> Arc<Route> {
+    let wanting = mailboxes.filter(|mailbox| mailbox.options.wants(event) && !mailbox.queue.is_closed());
+    wanting
+        .map(|mailbox| Receiver { overflow: mailbox.overflow(event), mailbox: Arc::clone(mailbox) })
+        .collect()
 }
 
 impl fmt::Debug for Scope {

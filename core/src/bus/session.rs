@@ -15,7 +15,7 @@ use super::{
     event_bus::{self, EventBus, WeakEventBus},
     handler::{HandlerFuture, HandlerOutput},
     json::{EmitJsonError, UnknownType},
-    scope::Scope,
+    scope::{Scope, find_full},
     settle::Settled,
     stream::EventStream,
     subscription::{Subscription, SubscriptionBuilder, WaitError},
@@ -154,7 +154,7 @@ impl SessionBus {
             return Ok(None);
         }
         let route = self.scope.route(&inner.host, event);
-        if route.find_full(|mailbox| !mailbox.has_room()).is_some() {
+        if find_full(&route, |mailbox| !mailbox.has_room()).is_some() {
             return Err(TryEmitError::Full);
         }
         if !always && route.is_empty() {
@@ -182,7 +182,8 @@ impl SessionBus {
     /// Dropping the future only gives up the wait.
     pub async fn wait_for_room(&self, event: &EventType) {
         let host = &self.bus.inner().host;
-        while let Some(full) = self.scope.route(host, event).find_full(|mailbox| !mailbox.has_room()).cloned()
+        while let Some(full) =
+            find_full(&self.scope.route(host, event), |mailbox| !mailbox.has_room()).cloned()
         {
             full.wait_for_room().await;
         }

@@ -33,7 +33,7 @@ use crate::Clock;
 
 /// Events that a visit takes at a time: enough to spread the cost of the locks, few enough that everybody has their turn
 /// soon.
-pub(super) const BATCH: usize = 32;
+pub(super) const BATCH: usize = 64;
 
 /// Calls after which a shard lets the other tasks of its thread run: tokio's own budget is as large.
 const CALLS_PER_TURN: usize = 128;
@@ -44,7 +44,7 @@ const MOST: usize = 16;
 /// How long a shard that was woken may not get on, in nanoseconds, until whoever emits next wakes another. A publisher that
 /// computes for long without awaiting keeps the shard that it woke from running: tokio starts a task that was woken last on
 /// the same thread, and lets no other thread take it.
-const LATE_NS: u64 = 200_000;
+const LATE_NS: u64 = 1_000_000;
 
 /// Instead of a time: it was woken, or got on, and no emitter has looked since.
 const JUST_WOKEN: u64 = 1;
@@ -206,7 +206,7 @@ impl Lists {
         }
     }
 
-    /// Lets a thread of the runtime's blocking pool do the work of a shard whose own thread is blocked.
+    /// Lets a thread of the runtime's blocking pool do the work of a shard whose own task does not run.
     pub(super) fn stand_in(self: &Arc<Self>, index: usize, runtime: &Handle) {
         let shard = &self.shards[index];
         let mut stand_in = lock(&shard.stand_in);
@@ -322,10 +322,10 @@ impl Runner {
 
 /// What is ready in a shard, or else in another.
 fn next(shards: &[Shard], index: usize) -> Option<Arc<Mailbox>> {
-    if let Some(mailbox) = shards[index].ready.pop() {
+    let fall_asleep = || shards[index].woken_ns.store(0, Ordering::Relaxed);
+    if let Some(mailbox) = shards[index].ready.pop(fall_asleep) {
         return Some(mailbox);
     }
-    shards[index].woken_ns.store(0, Ordering::Relaxed);
     let mut others = (1..shards.len()).map(|step| &shards[(index + step) % shards.len()]);
     others.find_map(|other| other.is_woken().then(|| other.ready.steal()).flatten())
 }

@@ -16,9 +16,10 @@ use super::{
     deliver,
     emit::Inner,
     event_bus::EventBus,
-    handler::{HandlerFuture, HandlerOutput, Hire, Look, erase},
+    handler::{Handler, HandlerFuture, HandlerOutput, Look, erase},
     lock,
-    mailbox::{Mailbox, Options, Stats},
+    mailbox::{Mailbox, Stats},
+    options::{Answers, Options},
     scope::Scope,
     stream::EventStream,
 };
@@ -29,7 +30,7 @@ const DEFAULT_CAPACITY: usize = 1024;
 
 /// What is done with the events of a subscription.
 pub(super) enum Work {
-    Handler(Hire),
+    Handler(Handler),
     Tap(Look),
     Stream,
 }
@@ -69,6 +70,7 @@ impl SubscriptionBuilder {
             suspend_after: None,
             once: false,
             unique: false,
+            answers: Answers::default(),
         };
         Self { bus, scope, options }
     }
@@ -150,7 +152,8 @@ impl SubscriptionBuilder {
         Fut::Output: HandlerOutput,
     {
         self.name_after::<H>();
-        self.open::<F>(Work::Handler(erase(handler)))
+        let handler = erase(handler, self.options.concurrency);
+        self.open::<F>(Work::Handler(handler))
     }
 
     /// Starts the subscription with state that the calls share.
@@ -184,7 +187,7 @@ impl SubscriptionBuilder {
     /// several threads emit into one session, it may see their events in another order than that of `seq`.
     pub fn observe<F: FromEvent>(mut self, tap: impl Fn(F) + Send + Sync + 'static) -> Subscription {
         self.name_after_value(&tap);
-        self.open::<F>(Work::Tap(Arc::new(move |envelope| match F::from_envelope(Arc::clone(envelope)) {
+        self.open::<F>(Work::Tap(Box::new(move |envelope| match F::from_envelope(envelope) {
             Ok(event) => {
                 tap(event);
                 true
@@ -212,10 +215,10 @@ impl SubscriptionBuilder {
         let (sender, receiver) = oneshot::channel();
         let sender = Mutex::new(Some(sender));
         let guard = self.observe(move |event: F| {
-            if predicate(&event)
-                && let Some(sender) = lock(&sender).take()
-            {
-                let _ = sender.send(event);
+            if predicate(&event) {
+                // Sending wakes the waiter, and wakers do not run under a lock.
+                let sender = lock(&sender).take();
+                let _ = sender.map(|sender| sender.send(event));
             }
         });
         async move {
@@ -324,7 +327,7 @@ impl Subscription {
     /// Resolves when nothing will come any more.
     fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
         let mailbox = Arc::clone(&self.mailbox);
-        async move { mailbox.bell.until(|| mailbox.queue.is_closed()).await }
+        async move { mailbox.until(|| mailbox.queue.is_closed()).await }
     }
 
     /// An event was taken from the mailbox of a stream.

@@ -25,7 +25,7 @@ use super::{
 /// Time between two looks: what a handler may keep its thread for without anybody else being asked for help.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// Looks that find the same call after which its thread counts as blocked: a quarter of a second, in which a person begins
+/// Looks that find the same call, or a shard in the same place, after which it counts as blocked: a quarter of a second, in which a person begins
 /// to notice and no handler should compute.
 const BLOCKED_LOOKS: u32 = 50;
 
@@ -55,8 +55,8 @@ static WATCHDOG: Watchdog = Watchdog {
 struct Memory {
     /// By thread: the call, and at how many looks it has been the same.
     calls: HashMap<usize, (u64, u32)>,
-    /// By bus and shard: visits begun.
-    visits: HashMap<(usize, usize), u64>,
+    /// By bus and shard: visits begun, and at how many looks they have been as many.
+    visits: HashMap<(usize, usize), (u64, u32)>,
 }
 
 /// Watches the shards of a bus from now on, as long as they exist.
@@ -85,7 +85,7 @@ pub(super) fn watch_thread(mark: &Arc<Mark>) {
     seen.threads.push(Arc::downgrade(mark));
 }
 
-/// A shard was woken.
+/// A shard was woken, or a call polled in a task of its own.
 pub(super) fn rouse() {
     if WATCHDOG.sleeps.load(Ordering::SeqCst)
         && let Some(thread) = WATCHDOG.thread.get()
@@ -129,12 +129,12 @@ fn run() {
             continue;
         }
         WATCHDOG.sleeps.store(true, Ordering::SeqCst);
-        let is_woken = WATCHDOG
-            .seen()
-            .buses
-            .iter()
-            .any(|(lists, _)| lists.upgrade().is_some_and(|lists| lists.is_woken()));
-        // Whoever wakes a shard after this look sees that the watchdog sleeps.
+        let is_woken = {
+            let seen = WATCHDOG.seen();
+            seen.buses.iter().any(|(lists, _)| lists.upgrade().is_some_and(|lists| lists.is_woken()))
+                || seen.threads.iter().any(|mark| mark.upgrade().is_some_and(|mark| mark.read().is_some()))
+        };
+        // Whoever wakes a shard, or polls a call, after this look sees that the watchdog sleeps.
         if !is_woken {
             thread::park();
         }
@@ -162,7 +162,7 @@ impl Memory {
         let mut busy = !calls.is_empty();
         self.calls = calls;
         let mut visits = HashMap::new();
-        for (lists, _) in buses {
+        for (lists, runtime) in buses {
             let address = Arc::as_ptr(lists).addr();
             for (index, shard) in lists.shards.iter().enumerate() {
                 if !shard.is_woken() {
@@ -170,11 +170,19 @@ impl Memory {
                 }
                 busy = true;
                 let begun = shard.visits.load(Ordering::Relaxed);
-                if self.visits.get(&(address, index)) == Some(&begun) {
+                let looks = match self.visits.get(&(address, index)) {
+                    Some((former, looks)) if *former == begun => looks + 1,
+                    _ => 0,
+                };
+                visits.insert((address, index), (begun, looks));
+                if looks > 0 {
                     // Nothing began since the last look: its task does not run, or a handler keeps it.
                     lists.wake_another(index);
                 }
-                visits.insert((address, index), begun);
+                if looks == BLOCKED_LOOKS {
+                    // Nor is there another that could help.
+                    lists.stand_in(index, runtime);
+                }
             }
         }
         self.visits = visits;
@@ -182,16 +190,10 @@ impl Memory {
     }
 }
 
-/// A handler blocks its thread: who is next in line there gets another, and the fact is told.
+/// A handler blocks its thread: the fact is told.
 fn blocked(buses: &[(Arc<Lists>, Handle)], place: Place, time: Duration) {
-    let Some((lists, runtime)) = buses.iter().find(|(lists, _)| Arc::as_ptr(lists).addr() == place.bus)
-    else {
-        return;
-    };
-    if let Some(shard) = place.shard {
-        lists.stand_in(shard, runtime);
-    }
-    let bus = lists.bus.upgrade();
+    let found = buses.iter().find(|(lists, _)| Arc::as_ptr(lists).addr() == place.bus);
+    let bus = found.and_then(|(lists, _)| lists.bus.upgrade());
     if let Some(mailbox) = bus.and_then(|bus| bus.mailbox(place.mailbox)) {
         deliver::report_blocked(&mailbox, time);
     }

@@ -54,7 +54,7 @@ pub(crate) struct Stamped {
 }
 
 impl<P: Payload> Envelope<P> {
-    pub(crate) fn new(stamped: Stamped, stamp: Stamp, payload: P) -> Self {
+    pub(crate) fn new(stamped: Stamped, seq: u64, stamp: Stamp, payload: P) -> Self {
         let Stamped { event_type, event_id, timestamp, session_id, mono_ns } = stamped;
         let Stamp { turn_id, causation_id, participant, user_metadata, plugin } = stamp;
         let base = BaseEvent {
@@ -62,7 +62,7 @@ impl<P: Payload> Envelope<P> {
             event_id,
             timestamp,
             session_id,
-            seq: 0,
+            seq,
             turn_id,
             causation_id,
             participant,

@@ -197,6 +197,29 @@ async fn nobody_waits_for_handlers_whose_runtime_is_gone() {
     assert!(bus.subscriptions().is_empty(), "{:?}", bus.subscriptions());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn draining_and_closing_leave_nothing_behind_a_call_that_waits() {
+    let bus = EventBus::new();
+    for _ in 0..200 {
+        let session = bus.open_session();
+        let guard = session.subscribe(async |event: Event<NoteEvent>| {
+            if event.number % 2 == 0 {
+                tokio::task::yield_now().await;
+            }
+        });
+        for number in 0..10 {
+            session.emit(note(number));
+        }
+        settle(&bus).await;
+        assert_eq!(guard.stats().delivered, 10, "drained");
+        for number in 0..10 {
+            session.emit(note(number));
+        }
+        within(session.close()).await;
+        assert_eq!(guard.stats().delivered, 20, "closed");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_tap_of_a_closed_session_is_called_no_more_and_leaves_nothing_behind() {
     let bus = EventBus::new();

@@ -8,27 +8,49 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Measure a release build
+/// Measure a release build, or the event bus
 ///
-/// Builds everything (see `cargo xtask dist`), then runs the package antiphon-bench on it, which prints a table and writes
+/// Without a further word: builds everything (see `cargo xtask dist`), then runs the package antiphon-bench on it, which prints a table and writes
 /// target/bench/results.json. Close what else uses the processor before you trust a number.
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// Passed on to antiphon-bench
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     arguments: Vec<String>,
 }
 
+/// What can be measured by itself.
+#[derive(clap::Subcommand)]
+enum Part {
+    /// Measure the event bus beside its rivals
+    ///
+    /// Builds and runs the package antiphon-bench-bus alone, which prints tables, writes target/bench/bus.json and makes
+    /// docs/src/performance.md anew, with its plots. Takes about ten minutes.
+    Bus {
+        /// Passed on to antiphon-bench-bus
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        arguments: Vec<String>,
+    },
+}
+
 const EXAMPLES: &str = "\
 Examples:
-  cargo xtask bench             all of it
-  cargo xtask bench -- --help   what else antiphon-bench can do";
+  cargo xtask bench                 plugins, start-up and the stages of a reply
+  cargo xtask bench -- --help       what else antiphon-bench can do
+  cargo xtask bench bus             the event bus beside tokio, Node and Vision Agents
+  cargo xtask bench bus -- --help   what else antiphon-bench-bus can do";
 
 const PACKAGE: &str = "antiphon-bench";
+const BUS_PACKAGE: &str = "antiphon-bench-bus";
 
 pub(crate) fn run(args: Args) -> Result<()> {
     let workspace = Workspace::load()?;
+    if let Some(Part::Bus { arguments }) = args.part {
+        return bus(&workspace, arguments);
+    }
     if workspace.package(PACKAGE).is_none() {
         bail!("there is no package {PACKAGE} in the workspace");
     }
@@ -42,6 +64,15 @@ pub(crate) fn run(args: Args) -> Result<()> {
         let mut command = workspace.cargo();
         command.args(["run", "--release", "--package", PACKAGE, "--", "--dist"]);
         command.arg(workspace.dist()).args(args.arguments);
+        run_command(&mut command)
+    })
+}
+
+fn bus(workspace: &Workspace, arguments: Vec<String>) -> Result<()> {
+    step("bench bus", || {
+        let mut command = workspace.cargo();
+        command.args(["run", "--release", "--package", BUS_PACKAGE, "--", "--out"]);
+        command.arg(workspace.target.join("bench")).args(arguments);
         run_command(&mut command)
     })
 }
