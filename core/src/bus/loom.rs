@@ -20,9 +20,9 @@ use super::{
     ready::ReadyList,
 };
 
-/// How often a thread is interrupted where it could have gone on. Two are enough for nearly all known bugs; with three all
-/// models together take seconds. Source: Musuvathi and Qadeer, "Iterative context bounding" (PLDI 2007).
-const INTERRUPTIONS: usize = 3;
+/// How often threads are interrupted where they could have gone on, unless `LOOM_MAX_PREEMPTIONS` says more. Two are enough
+/// for nearly all known bugs. Source: Musuvathi and Qadeer, "Iterative context bounding" (PLDI 2007).
+const INTERRUPTIONS: usize = 2;
 
 type Item = u32;
 
@@ -209,7 +209,7 @@ impl Bus {
 /// Runs a model in all its interleavings, and says how many those were.
 fn check(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = Builder::new();
-    builder.preemption_bound = Some(INTERRUPTIONS);
+    builder.preemption_bound.get_or_insert(INTERRUPTIONS);
     let runs = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&runs);
     builder.check(move || {

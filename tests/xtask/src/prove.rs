@@ -10,9 +10,8 @@ use crate::{
 /// Prove what the event bus promises
 ///
 /// Models of its queues in every interleaving of a few threads, random sequences of steps against a model of the whole bus,
-/// memory errors and leaks, and millions of events whose books must balance. Run it after a change of core/src/bus; what
-/// `cargo xtask test` checks is not repeated here. Stops at the first step that fails. Each step is one command, printed
-/// before it runs: copy it to repeat that step alone.
+/// millions of events whose books must balance, memory errors and leaks. Run it after a change of core/src/bus. Each step is
+/// one command, printed before it runs: copy it to repeat that step alone. Stops at the first that fails.
 #[derive(clap::Args)]
 #[command(after_help = after_help())]
 pub(crate) struct Args {
@@ -34,9 +33,14 @@ fn after_help() -> String {
     format!("{}\n{EXAMPLES}", steps::list(STEPS))
 }
 
-/// Two builds with other flags, each in a folder of its own, or every change would build everything again.
+// Two builds with other flags, each in a folder of its own, or every change would build everything again.
+
 const MODELS: &[&str] =
     &["test", "--release", "--target-dir", "target/loom", "--package", "antiphon-core", "--lib", "bus::loom"];
+
+/// The models as `cargo xtask test` runs them: within a second or two, once they are compiled.
+pub(crate) const SHORT_MODELS: Step =
+    Step::new("models", MODELS).env(&[("RUSTFLAGS", "--cfg antiphon_loom")]);
 
 const PROPERTIES: &[&str] = &["test", "--package", "antiphon-core", "--test", "model"];
 
@@ -61,7 +65,10 @@ const SANITIZER_ENV: &[(&str, &str)] =
 const STEPS: &[Step] = &[
     Step::new("properties", PROPERTIES).env(&[("PROPTEST_CASES", "50000")]).full(),
     Step::new("properties", PROPERTIES).env(&[("PROPTEST_CASES", "5000")]).quick(),
-    Step::new("models", MODELS).env(&[("RUSTFLAGS", "--cfg antiphon_loom")]),
+    Step::new("models", MODELS)
+        .env(&[("LOOM_MAX_PREEMPTIONS", "3"), ("RUSTFLAGS", "--cfg antiphon_loom")])
+        .full(),
+    SHORT_MODELS.quick(),
     Step::new(
         "soak",
         &[

@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 
 use crate::{
+    prove::SHORT_MODELS,
     setup::{self, Ask, Outcome, Purpose},
     shell::complain,
     steps::{self, Step},
@@ -41,6 +42,8 @@ const STEPS: &[Step] = &[
     Step::new("examples", &["build", "--package", "antiphon-host", "--examples"]).full(),
     // Unit, crate, conformance and system tests, and the examples in the documentation.
     Step::new("tests", &["test", "--workspace"]).full(),
+    // With other flags, so that core and what it needs are compiled once more.
+    SHORT_MODELS.full(),
     Step::new("unit tests", &["test", "--workspace", "--exclude", "antiphon-tests", "--lib", "--bins"])
         .quick(),
 ];
@@ -72,6 +75,6 @@ mod tests {
     fn quick_leaves_out_and_never_skips_format_and_lints() {
         let names = |quick| STEPS.iter().filter(|step| step.runs(quick)).map(Step::name).collect::<Vec<_>>();
         assert_eq!(names(true), ["format", "lints", "unit tests"]);
-        assert_eq!(names(false), ["format", "lints", "build", "examples", "tests"]);
+        assert_eq!(names(false), ["format", "lints", "build", "examples", "tests", "models"]);
     }
 }
