@@ -3,8 +3,8 @@
 //! - [`EventBus::emit`] and [`SessionBus::emit`] never wait; `emit_wait` waits until every waiting subscription has
 //!   room again. An event that nobody wants is not even built.
 //! - [`EventBus::subscribe`] takes an async function of one event type, of a union, or of a base type. Each
-//!   subscription has its own bounded mailbox, which a few tasks work off: it sees the events of a session in `seq` order, never
-//!   two at once, and a slow one delays no other.
+//!   subscription has its own bounded mailbox, which a few tasks work off: it sees the events of a session in `seq`
+//!   order, never two at once, and a slow one delays no other.
 //! - A handler that returns an error, panics, or runs out of time becomes an
 //!   [`ExceptionEvent`](crate::event::bus::ExceptionEvent); nobody else notices.
 //!

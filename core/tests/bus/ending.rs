@@ -189,7 +189,7 @@ async fn draining_and_closing_leave_nothing_behind_a_call_that_waits() {
     for _ in 0..200 {
         let session = bus.open_session();
         let guard = session.subscribe(async |event: Event<NoteEvent>| {
-            if event.number % 2 == 0 {
+            if event.number.is_multiple_of(2) {
                 tokio::task::yield_now().await;
             }
         });

@@ -92,7 +92,7 @@ fn suspensions(bus: &EventBus) -> Log<(String, u32)> {
 
 /// Fails with odd numbers.
 async fn on_odd(event: Event<NoteEvent>) -> Result<(), std::io::Error> {
-    if event.number % 2 == 0 { Ok(()) } else { Err(std::io::Error::other("odd")) }
+    if event.number.is_multiple_of(2) { Ok(()) } else { Err(std::io::Error::other("odd")) }
 }
 
 #[tokio::test(start_paused = true)]

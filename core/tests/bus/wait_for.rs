@@ -34,7 +34,7 @@ async fn what_is_emitted_between_the_call_and_the_await_is_found() {
 async fn what_the_predicate_refuses_is_passed_over() {
     let bus = EventBus::new();
     let session = bus.open_session();
-    let even = session.wait_for(|event: &Event<NoteEvent>| event.number % 2 == 0, MINUTE);
+    let even = session.wait_for(|event: &Event<NoteEvent>| event.number.is_multiple_of(2), MINUTE);
     for number in [1, 3, 4, 5, 6] {
         session.emit(note(number));
     }
