@@ -175,10 +175,8 @@ impl Waiting {
         let place = Place::of(&self.mailbox, None);
         let call = poll_fn(|context| {
             let polled = current::at(place, |thread| {
-                thread.handle(handling, || {
-                    watchdog::rouse();
-                    worker.as_mut().poll(context).map_err(explain)
-                })
+                watchdog::rouse();
+                thread.handle(handling, || worker.as_mut().poll(context).map_err(explain))
             });
             match polled {
                 Ok(polled) => polled,
