@@ -46,7 +46,8 @@ macro_rules! emit_and_subscribe {
 
         #[doc = concat!("Emits an event of ", $of, ", and waits until every handler is done with it.")]
         /// Inside a handler it waits neither for that handler, nor for what is queued behind handlers that are waiting
-        /// here too: they would wait for each other without end. Streams are not waited for.
+        /// here too: they would wait for each other without end. A task that the handler has spawned counts as outside; a
+        /// handler that waits for such a task may wait for itself. Streams are not waited for.
         ///
         /// # Cancel safety
         ///

@@ -62,7 +62,9 @@ impl Mark {
             mailbox: self.mailbox.load(Ordering::Relaxed),
             shard: None,
         };
-        (call % 2 == 1).then_some((call, place))
+        // The place may have changed in between, and then it is that of another call.
+        let is_same = self.call.load(Ordering::Acquire) == call;
+        (call % 2 == 1 && is_same).then_some((call, place))
     }
 }
 

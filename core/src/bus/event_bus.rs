@@ -172,7 +172,7 @@ impl EventBus {
     }
 
     /// Waits until every queue is empty and every handler done; `false` when `deadline` comes first. Inside a handler
-    /// it does not wait for that handler.
+    /// it does not wait for that handler; two handlers that both drain wait for each other until the deadline.
     ///
     /// # Cancel safety
     ///

@@ -228,13 +228,14 @@ impl Lists {
 impl Shard {
     /// Whether there is something to do.
     pub(super) fn is_woken(&self) -> bool {
-        self.woken_ns.load(Ordering::Relaxed) != 0
+        self.woken_ns.load(Ordering::SeqCst) != 0
     }
 
     /// Notes under the lock of the ready list that it is woken, so that the two always agree: a shard that was woken, and
     /// whose task does not run all the same, has to be helped.
     fn awaken(&self) {
-        self.woken_ns.store(JUST_WOKEN, Ordering::Relaxed);
+        // In one order with the watchdog's going to sleep: either it sees this, or `rouse` sees that it sleeps.
+        self.woken_ns.store(JUST_WOKEN, Ordering::SeqCst);
     }
 
     fn wake(&self) {
@@ -317,7 +318,8 @@ impl Runner {
             if calls == 0 {
                 now_ns = mailbox.shards.mono_ns();
             }
-            calls += deliver::visit(mailbox, self.index, &mut self.hand, &mut now_ns);
+            // A visit without events is work too.
+            calls += deliver::visit(mailbox, self.index, &mut self.hand, &mut now_ns).max(1);
             if shard.woken_ns.load(Ordering::Relaxed) > JUST_WOKEN {
                 shard.woken_ns.store(JUST_WOKEN, Ordering::Relaxed);
             }
