@@ -47,6 +47,7 @@ mod bell;
 mod current;
 mod deliver;
 mod emit;
+mod entry;
 mod event_bus;
 mod handler;
 mod interest;

@@ -14,8 +14,9 @@ use tracing::{Instrument, Span};
 
 use super::{
     current::{self, Handling, Place, Thread},
+    entry::{Entry, Extra},
     handler::{Failure, WorkerBox},
-    mailbox::{Entry, Extra, Mailbox},
+    mailbox::Mailbox,
     queue::Leave,
     shards::BATCH,
     watchdog,

@@ -17,9 +17,10 @@ use tokio::runtime::Handle;
 
 use super::{
     current, deliver,
+    entry::{Delivery, Entry, Extra, Patience},
     interest::Interest,
     lock,
-    mailbox::{Delivery, Entry, Extra, Mailbox, Patience},
+    mailbox::Mailbox,
     options::{Options, SharedOptions},
     queue::Ring,
     scope::{Receivers, Scope, find_full},

@@ -21,12 +21,7 @@ use futures_util::task::AtomicWaker;
 use tokio::runtime::Handle;
 
 use super::{
-    bell::Bell,
-    current, deliver,
-    emit::Inner,
-    lock,
-    mailbox::{Entry, Mailbox},
-    ready::ReadyList,
+    bell::Bell, current, deliver, emit::Inner, entry::Entry, lock, mailbox::Mailbox, ready::ReadyList,
     watchdog,
 };
 use crate::Clock;
