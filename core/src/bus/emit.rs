@@ -179,13 +179,14 @@ impl Inner {
             event_id: self.clock.uuid(now),
             timestamp: manner.timestamp.map_or(now.utc, |time| time.min(now.utc)),
             session_id: scope.session_id,
+            seq: 0,
             mono_ns: now.mono_ns,
         };
         // Built under the lock, when it is certain that somebody receives it; what is not built is dropped here.
         let mut parts = Some((stamped, stamp, payload));
-        let mut build = |seq| {
+        let mut build = |seq, mono_ns| {
             let (stamped, stamp, payload) = parts.take()?;
-            Some(Arc::new(Envelope::new(stamped, seq, stamp, payload)) as Arc<Envelope>)
+            Some(Arc::new(Envelope::new(Stamped { seq, mono_ns, ..stamped }, stamp, payload)) as Arc<Envelope>)
         };
         self.dispatch(scope, event, now.mono_ns, &mut build, manner)
     }
@@ -197,13 +198,13 @@ impl Inner {
         scope: &Scope,
         event: &EventType,
         mono_ns: u64,
-        build: &mut dyn FnMut(u64) -> Option<Arc<Envelope>>,
+        build: &mut dyn FnMut(u64, u64) -> Option<Arc<Envelope>>,
         manner: Manner<'_>,
     ) -> Option<Dispatched> {
         let mut kept = None;
         let mut keys = Vec::new();
         if self.has_keys.load(Ordering::Relaxed) {
-            kept = build(0);
+            kept = build(0, mono_ns);
             keys = self.keys(scope, event, kept.as_deref()?);
         }
         let mut after = Aftermath::default();
@@ -211,13 +212,16 @@ impl Inner {
         let host_wants = self.interest.host_may_want(event);
         let (mut envelope, stale) = {
             let mut state = lock(&scope.state);
-            let (receivers, seq, stale) = state.receivers(scope, &self.host, event, host_wants);
+            let (receivers, last, stale) = state.receivers(scope, &self.host, event, host_wants);
             let mut number = || {
-                *seq += 1;
+                last.seq += 1;
+                // Whoever read the clock first may come here last.
+                last.mono_ns = last.mono_ns.max(mono_ns);
                 match kept.take() {
-                    None => build(*seq),
+                    None => build(last.seq, last.mono_ns),
                     Some(mut kept) => {
-                        Arc::get_mut(&mut kept).expect("nobody else has it yet").number(*seq);
+                        let unshared = Arc::get_mut(&mut kept).expect("nobody else has it yet");
+                        unshared.number(last.seq, last.mono_ns);
                         Some(kept)
                     }
                 }

@@ -35,13 +35,20 @@ pub(super) struct Scope {
 /// The order of a scope's events, and its own subscriptions.
 #[derive(Default)]
 pub(super) struct State {
-    seq: u64,
+    last: Last,
     /// By id, in ascending order.
     mailboxes: Vec<Arc<Mailbox>>,
     /// The scope has ended and takes no subscriptions any more.
     closed: bool,
     /// Where it is not just a few: for each type that was emitted here, who receives it.
     routes: Option<Box<Routes>>,
+}
+
+/// The last event of a scope: the next has the next number, and no earlier time.
+#[derive(Default)]
+pub(super) struct Last {
+    pub(super) seq: u64,
+    pub(super) mono_ns: u64,
 }
 
 #[derive(Default)]
@@ -159,7 +166,7 @@ impl Drop for Scope {
 }
 
 impl State {
-    /// The receivers of a type, and the number of the last event.
+    /// The receivers of a type, and the last event.
     #[inline]
     pub(super) fn receivers(
         &mut self,
@@ -167,18 +174,18 @@ impl State {
         host: &Scope,
         event: &EventType,
         host_wants: bool,
-    ) -> (Receivers<'_>, &mut u64, Stale) {
+    ) -> (Receivers<'_>, &mut Last, Stale) {
         if self.mailboxes.len() <= FEW && (scope.session_id.is_none() || !host_wants) {
             let wanting = self.mailboxes.iter().filter(|mailbox| mailbox.options.wants(event));
             let few = wanting.map(|mailbox| (mailbox, mailbox.overflow(event))).collect();
-            return (Receivers::Few(few), &mut self.seq, None);
+            return (Receivers::Few(few), &mut self.last, None);
         }
-        let (route, seq, stale) = self.route(scope, host, event);
-        (Receivers::Route(route), seq, stale)
+        let (route, last, stale) = self.route(scope, host, event);
+        (Receivers::Route(route), last, stale)
     }
 
-    fn route(&mut self, scope: &Scope, host: &Scope, event: &EventType) -> (&Arc<Route>, &mut u64, Stale) {
-        let Self { seq, mailboxes, routes, .. } = self;
+    fn route(&mut self, scope: &Scope, host: &Scope, event: &EventType) -> (&Arc<Route>, &mut Last, Stale) {
+        let Self { last, mailboxes, routes, .. } = self;
         let version = host.version.load(Ordering::Acquire);
         let is_stale = routes.as_ref().is_some_and(|routes| routes.made_from != version);
         let stale = if is_stale { routes.take() } else { None };
@@ -188,7 +195,7 @@ impl State {
             let of_host = if scope.session_id.is_some() { host.all() } else { Vec::new() };
             make_route(of_host.iter().chain(&*mailboxes), event)
         });
-        (route, seq, stale)
+        (route, last, stale)
     }
 }
 

@@ -50,12 +50,13 @@ pub(crate) struct Stamped {
     pub(crate) event_id: Uuid,
     pub(crate) timestamp: DateTime<Utc>,
     pub(crate) session_id: Option<crate::SessionId>,
+    pub(crate) seq: u64,
     pub(crate) mono_ns: u64,
 }
 
 impl<P: Payload> Envelope<P> {
-    pub(crate) fn new(stamped: Stamped, seq: u64, stamp: Stamp, payload: P) -> Self {
-        let Stamped { event_type, event_id, timestamp, session_id, mono_ns } = stamped;
+    pub(crate) fn new(stamped: Stamped, stamp: Stamp, payload: P) -> Self {
+        let Stamped { event_type, event_id, timestamp, session_id, seq, mono_ns } = stamped;
         let Stamp { turn_id, causation_id, participant, user_metadata, plugin } = stamp;
         let base = BaseEvent {
             event_type,
@@ -74,9 +75,10 @@ impl<P: Payload> Envelope<P> {
 }
 
 impl Envelope {
-    /// Gives the event its place in the order of its scope.
-    pub(crate) fn number(&mut self, seq: u64) {
+    /// Gives the event its place in the order of its scope, where it was built before that was known.
+    pub(crate) fn number(&mut self, seq: u64, mono_ns: u64) {
         self.base.seq = seq;
+        self.base.mono_ns = mono_ns;
     }
 
     /// The fields that every event carries.

@@ -65,6 +65,19 @@ async fn every_subscription_sees_each_session_in_order_and_without_gaps() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn time_does_not_go_back_within_a_session_however_many_emit() {
+    let bus = EventBus::new();
+    let session = bus.open_session();
+    let (_guard, mut log) =
+        watch(session.subscription().capacity(10_000), |event: &Event<NoteEvent>| event.mono_ns());
+    publish(&session).await;
+    settle(&bus).await;
+    let times = log.so_far();
+    assert_eq!(times.len() as u64, PUBLISHERS * EVENTS_EACH);
+    assert!(times.is_sorted(), "{times:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_subscription_never_overlaps_itself() {
     static RUNNING: AtomicBool = AtomicBool::new(false);
     let bus = EventBus::new();
