@@ -171,7 +171,7 @@ impl EventBus {
         self.inner.mailboxes().into_iter().map(report).collect()
     }
 
-    /// Waits until every queue is empty and every handler done; `false` when `deadline` comes first. Inside a handler
+    /// Waits until every queue is empty, every handler done, and what has ended is gone; `false` when `deadline` comes first. Inside a handler
     /// it does not wait for that handler; two handlers that both drain wait for each other until the deadline.
     ///
     /// # Cancel safety

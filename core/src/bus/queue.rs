@@ -262,10 +262,11 @@ impl<T: Keyed, W> Queue<T, W> {
         self.state().waiting.len()
     }
 
-    /// Nothing waits, and nobody is at work.
+    /// Nothing waits, nobody is at work, and what was closed is over.
     pub(super) fn is_idle(&self) -> bool {
         let state = self.state();
-        state.waiting.is_empty() && state.workers == 0
+        let ends = state.closed && self.concurrency > 0 && !state.over;
+        state.waiting.is_empty() && state.workers == 0 && !ends
     }
 
     /// Whether it has workers, and no reader.
