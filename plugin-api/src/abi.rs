@@ -140,6 +140,10 @@ pub trait HostV1: Send + Sync {
     fn log_level(&self) -> u32;
     /// Takes a log record.
     fn log(&self, level: u32, target: RStr<'_>, message: RStr<'_>);
+    /// What else the host has for plugins, by name and version; none when it has no such service. The door by which
+    /// hosts learn to do more, as this trait never changes.
+    #[sabi(last_prefix_field)]
+    fn query(&self, service: RStr<'_>, version: u32) -> ROption<CapabilityObject>;
 }
 
 /// Where a session's plugin puts what it produces. Callable from any thread.
@@ -162,6 +166,8 @@ pub trait SinkV1: Send + Sync {
 pub trait PluginV1: Send + Sync {
     /// The object of a capability in a version; none when the plugin has no such capability.
     fn query(&self, capability: RStr<'_>, version: u32) -> ROption<CapabilityObject>;
+    /// Calls the waker from where the plugin's own work is done: a plugin that does not answer hangs.
+    fn ping(&self, done: WakerBox);
     /// Ends the plugin; calls the waker when it is done.
     #[sabi(last_prefix_field)]
     fn stop(&self, done: WakerBox);

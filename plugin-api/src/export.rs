@@ -262,6 +262,10 @@ impl<E: Exported> PluginV1 for PluginObject<E> {
         found.into()
     }
 
+    fn ping(&self, done: WakerBox) {
+        self.0.runtime.spawn(async move { done.wake() });
+    }
+
     fn stop(&self, done: WakerBox) {
         let plugin = Arc::clone(&self.0.plugin);
         let stopped = async move {

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use antiphon_plugin_api::{
     __private::Exported,
     abi::{
-        AbiError, HostBox, HostV1, InterestV1, PluginBox,
+        AbiError, CapabilityObject, HostBox, HostV1, InterestV1, PluginBox,
         abi_stable::{
             erased_types::TD_Opaque,
-            std_types::{RArc, RSlice, RStr},
+            std_types::{RArc, ROption, RSlice, RStr},
         },
     },
     export::{Capability, root},
@@ -74,6 +74,10 @@ impl HostV1 for Host {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(format!("{level} {target}: {message}"));
+    }
+
+    fn query(&self, _: RStr<'_>, _: u32) -> ROption<CapabilityObject> {
+        ROption::RNone
     }
 }
 

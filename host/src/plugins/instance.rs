@@ -10,8 +10,8 @@ use antiphon_core::{EventBus, PluginBaseEvent, SessionBus, bus::InterestWatch};
 use antiphon_plugin_api::{
     PluginManifest,
     abi::{
-        CAPABILITY_V1, Capability, HostBox, HostV1, InterestV1, LlmBox, PluginBox, SinkBox, SttBox, TtsBox,
-        TurnBox, VisionBox,
+        CAPABILITY_V1, Capability, CapabilityObject, HostBox, HostV1, InterestV1, LlmBox, PluginBox, SinkBox,
+        SttBox, TtsBox, TurnBox, VisionBox,
         abi_stable::{
             erased_types::TD_Opaque,
             std_types::{RArc, ROption, RStr},
@@ -250,5 +250,9 @@ impl HostV1 for HostSide {
             4 => tracing::debug!(target: "antiphon::plugin", plugin, module, "{message}"),
             _ => tracing::trace!(target: "antiphon::plugin", plugin, module, "{message}"),
         }
+    }
+
+    fn query(&self, _: RStr<'_>, _: u32) -> ROption<CapabilityObject> {
+        ROption::RNone
     }
 }

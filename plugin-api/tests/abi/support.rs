@@ -15,11 +15,11 @@ use antiphon_plugin_api::{
     __private::Exported,
     PluginManifest,
     abi::{
-        AbiError, CAPABILITY_V1, Capability, HostBox, HostV1, InterestV1, PluginBox, SinkBox, WakerBox,
-        WakerV1,
+        AbiError, CAPABILITY_V1, Capability, CapabilityObject, HostBox, HostV1, InterestV1, PluginBox,
+        SinkBox, WakerBox, WakerV1,
         abi_stable::{
             erased_types::TD_Opaque,
-            std_types::{RArc, RSlice, RStr},
+            std_types::{RArc, ROption, RSlice, RStr},
         },
     },
     export::root,
@@ -123,6 +123,10 @@ impl HostV1 for Host {
     /// The panics of tests come here too.
     fn log(&self, _: u32, target: RStr<'_>, message: RStr<'_>) {
         eprintln!("{target}: {message}");
+    }
+
+    fn query(&self, _: RStr<'_>, _: u32) -> ROption<CapabilityObject> {
+        ROption::RNone
     }
 }
 
