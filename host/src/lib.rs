@@ -7,6 +7,7 @@
 //! Not here: the `antiphon` command itself; that is the binary beside this library.
 
 pub mod agent;
+pub mod child;
 pub mod config;
 pub mod host;
 pub mod inspect;

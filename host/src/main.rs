@@ -3,5 +3,6 @@
 mod cli;
 
 fn main() -> std::process::ExitCode {
+    antiphon_host::child::serve_if_asked();
     cli::main()
 }
