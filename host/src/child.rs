@@ -112,3 +112,20 @@ impl ChildProgram {
         &self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_not_there_is_named() {
+        let error = ChildProgram::at("/nowhere/antiphon").check().expect_err("no such program");
+        assert_eq!(error.to_string(), "the child process /nowhere/antiphon cannot be started");
+    }
+
+    #[test]
+    fn a_program_that_is_no_child_is_told_apart() {
+        let error = ChildProgram::at("/bin/false").check().expect_err("not ours");
+        assert_eq!(error.to_string(), "the child process ended the process with exit code 1: ");
+    }
+}

@@ -78,8 +78,11 @@ fn start(program: &ChildProgram, limits: Limits, task: Task, environment: &[Stri
     drop(command);
     let mut running = Running { child, socket: ours, output: Some(output) };
     let job = Job { protocol: PROTOCOL, version: API_VERSION.into(), limits, task };
-    serve::write_frame(&mut running.socket, &serde_json::to_vec(&job)?)?;
-    Ok(running)
+    match serve::write_frame(&mut running.socket, &serde_json::to_vec(&job)?) {
+        // It has ended already; how is of more use than that it could not be told.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(running),
+        written => written.map(|()| running),
+    }
 }
 
 impl Running {
