@@ -20,7 +20,7 @@ use antiphon_core::{
         values::{
             AgentState, AudioEncoding, AudioFormat, AudioFormatSpec, CloseReason, ComponentKind,
             DetectedObject, Dimensions, ErrorInfo, FrameTriggerReason, HandlerInfo, InterruptReason,
-            InterruptScope, Message, Modality, PcmData, PluginPhase, PluginRef, Role, StreamRef, TokenUsage,
+            InterruptScope, Message, Modality, PcmData, PluginRef, PluginState, Role, StreamRef, TokenUsage,
             TranscriptMode, TurnDurations, TurnTimestamps, WordTiming,
         },
         vision::{DetectionCompletedEvent, FrameReceivedEvent, VideoProcessorDetectionEvent},
@@ -245,7 +245,7 @@ async fn events_of_the_host_keep_their_content() {
         source_event_id: id(77),
     });
     check(SubscriberLaggedEvent { handler: handler_info(), dropped: 3, event_type: None });
-    check(PluginLifecycleEvent { phase: PluginPhase::Crashed, error: Some(error_info()) });
+    check(PluginLifecycleEvent { phase: PluginState::Failed, error: Some(error_info()) });
     check(AudioCaptureStartEvent {
         device_id: None,
         stream: Some(StreamRef { id: "s".to_owned() }),

@@ -142,8 +142,10 @@ impl Host {
             .iter()
             .filter(|plugin| able(plugin) || (plugin.manifest.is_none() && guess(plugin)))
             .filter(named)
-            .filter(|plugin| plugin.state != PluginState::Started)
-            .map(|plugin| (plugin.name.clone(), plugin.error.clone().unwrap_or_else(|| "is disabled".into())))
+            .filter(|plugin| plugin.state != PluginState::Ready)
+            .map(|plugin| {
+                (plugin.name.clone(), plugin.error.clone().unwrap_or_else(|| "does not run".into()))
+            })
             .collect();
         Err(NoProvider { kind, wanted: name.map(str::to_owned), reasons })
     }

@@ -13,11 +13,7 @@ use std::{
 
 use antiphon_core::{
     EventBus, PluginBaseEvent,
-    event::{
-        Stamp,
-        plugin::PluginLifecycleEvent,
-        values::{ErrorInfo, PluginPhase},
-    },
+    event::{Stamp, plugin::PluginLifecycleEvent, values::ErrorInfo},
 };
 use antiphon_plugin_api::PluginManifest;
 use serde::Serialize;
@@ -26,6 +22,8 @@ use tokio::{
     sync::oneshot,
     time::{Instant, timeout_at},
 };
+
+pub use antiphon_core::event::values::PluginState;
 
 pub use self::{
     instance::PluginInstance,
@@ -74,20 +72,6 @@ impl std::fmt::Display for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(self.as_str())
     }
-}
-
-/// How far a plugin has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PluginState {
-    /// Its library is open and its manifest read; it does not run.
-    Loaded,
-    /// It runs.
-    Started,
-    /// It cannot be used; [`Plugin::error`] says why.
-    Failed,
-    /// Switched off in the configuration.
-    Disabled,
 }
 
 /// One plugin file that was found.
@@ -144,6 +128,9 @@ impl Plugin {
     }
 }
 
+/// Why a plugin that its user has switched off is stopped.
+const DISABLED: &str = "is disabled in the configuration";
+
 /// Opens every library of the directories, in their order. Files that are no plugins, and second plugins of one name, are
 /// in the list with the reason. Blocks.
 #[must_use]
@@ -184,12 +171,13 @@ fn load_one(path: &Path, disabled: &[String], twin: impl Fn(&str) -> Option<Path
         let text = format!("a plugin named {} was already found: {}", section.name, other.display());
         return Plugin::failed(path, section.name, text);
     }
+    let is_disabled = disabled.contains(&section.name);
     match Library::open(path) {
         Ok(library) => Plugin {
             name: library.manifest().name.clone(),
             path: path.to_owned(),
-            state: if disabled.contains(&section.name) { PluginState::Disabled } else { PluginState::Loaded },
-            error: None,
+            state: if is_disabled { PluginState::Stopped } else { PluginState::Loaded },
+            error: is_disabled.then(|| DISABLED.to_owned()),
             manifest: Some(library.manifest().clone()),
             library: Some(Arc::new(library)),
             instance: None,
@@ -228,7 +216,7 @@ pub(crate) async fn start(
         let plugin = &mut plugins[index];
         match timeout_at(deadline, outcome).await {
             Ok(Ok(Ok(instance))) => {
-                plugin.state = PluginState::Started;
+                plugin.state = PluginState::Ready;
                 plugin.instance = Some(instance);
             }
             Ok(Ok(Err(error))) => plugin.fail(error),
@@ -258,12 +246,6 @@ fn start_one(
 }
 
 fn announce(bus: &EventBus, plugin: &Plugin) {
-    let phase = match plugin.state {
-        PluginState::Loaded => PluginPhase::Loaded,
-        PluginState::Started => PluginPhase::Started,
-        PluginState::Failed => PluginPhase::Failed,
-        PluginState::Disabled => return,
-    };
     let error = plugin.error.clone().map(|message| ErrorInfo {
         kind: "error".into(),
         code: Some("plugin_failed".into()),
@@ -273,7 +255,7 @@ fn announce(bus: &EventBus, plugin: &Plugin) {
         source_chain: Vec::new(),
     });
     let stamp = Stamp { plugin: Some(plugin.base()), ..Stamp::default() };
-    let _ = bus.emit_with(PluginLifecycleEvent { phase, error }, stamp);
+    let _ = bus.emit_with(PluginLifecycleEvent { phase: plugin.state, error }, stamp);
 }
 
 /// An error with its causes on one line.

@@ -88,7 +88,7 @@ fn what_is_no_plugin_is_listed_with_the_reason_and_the_rest_loads() {
     }
     let mut started: Vec<_> = listed
         .iter()
-        .filter(|(_, plugin)| plugin["state"] == "started")
+        .filter(|(_, plugin)| plugin["state"] == "ready")
         .map(|(_, plugin)| &plugin["name"])
         .collect();
     started.sort_by_key(|name| name.to_string());
@@ -153,7 +153,7 @@ fn directories_are_searched_in_order_and_the_first_plugin_of_a_name_is_taken() {
     let list = list.plugins(&first).env("ANTIPHON_PLUGIN_PATH", second.path()).run().ended_with(0).json();
     let plugins: Vec<_> = list["plugins"].as_array().expect("a list").iter().collect();
     let states: Vec<_> = plugins.iter().map(|plugin| plugin["state"].as_str()).collect();
-    assert_eq!(states, [Some("started"), Some("failed"), Some("failed")]);
+    assert_eq!(states, [Some("ready"), Some("failed"), Some("failed")]);
     for (plugin, place) in plugins.iter().zip([&first, &second, &third]) {
         let path = plugin["path"].as_str().expect("a path");
         assert!(path.starts_with(&*place.path().to_string_lossy()), "{path}");

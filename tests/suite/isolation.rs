@@ -76,7 +76,7 @@ async fn a_panic_while_answering_fails_that_turn_alone() {
     assert_eq!(turn.only("llm.error")["error"]["kind"], "panic");
     assert_answered(&talk.ask("hello again").await, "You said: hello again.");
     let plugin = talk.host.plugins().iter().find(|plugin| plugin.name == "misbehave");
-    assert_eq!(plugin.map(|plugin| plugin.state), Some(PluginState::Started));
+    assert_eq!(plugin.map(|plugin| plugin.state), Some(PluginState::Ready));
     let finished = talk.finish().await;
     assert_eq!((finished.summary.turns, finished.summary.answered, finished.summary.failed), (3, 2, 1));
 }
@@ -291,7 +291,7 @@ async fn a_plugin_that_panics_while_it_starts_is_listed_and_the_others_work() {
     assert_eq!(find("misbehave").state, PluginState::Failed);
     let error = find("misbehave").error.clone().unwrap_or_default();
     assert!(error.contains("panicked while starting, as asked"), "{error}");
-    assert_eq!(find("llm-rules").state, PluginState::Started);
+    assert_eq!(find("llm-rules").state, PluginState::Ready);
     host.shutdown().await;
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{
     Event, EventInfo, EventPayload, PluginBaseEvent,
-    values::{ErrorInfo, PluginPhase},
+    values::{ErrorInfo, PluginState},
 };
 
 pub(super) const EVENTS: &[&EventInfo] = &[PluginLifecycleEvent::INFO];
@@ -15,7 +15,7 @@ pub(super) const EVENTS: &[&EventInfo] = &[PluginLifecycleEvent::INFO];
 #[event(type = "plugin.lifecycle", base = PluginBaseEvent)]
 pub struct PluginLifecycleEvent {
     /// The new state.
-    pub phase: PluginPhase,
+    pub phase: PluginState,
     /// What failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorInfo>,

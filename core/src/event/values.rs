@@ -137,22 +137,24 @@ words! {
 }
 
 words! {
-    /// State of a plugin.
-    PluginPhase {
+    /// How far a plugin has come.
+    PluginState {
         /// Its file was found.
-        Discovered,
-        /// Its library is open and speaks our ABI.
+        Declared,
+        /// Its library was tried and its manifest read; it does not run.
         Loaded,
+        /// It is being started.
+        Starting,
         /// It runs.
-        Started,
-        /// It was stopped.
-        Stopped,
-        /// It cannot be used.
+        Ready,
+        /// It runs, but has stopped answering for a while.
+        Degraded,
+        /// It cannot be used, or cannot any more.
         Failed,
-        /// It broke while it ran.
-        Crashed,
-        /// Its library is closed.
-        Unloaded,
+        /// Its file broke the process in which it was tried; none of its code runs until its user asks for another try.
+        Quarantined,
+        /// It was stopped, or is switched off.
+        Stopped,
     }
 }
 

@@ -145,7 +145,7 @@ fn cures(setup: &Setup, host: &Host, stages: &[Stage]) -> Vec<String> {
         let Err(NoProvider { wanted, reasons, .. }) = plugin else { continue };
         // What is broken is in the list already.
         let disabled = reasons.iter().find(|(name, _)| {
-            host.plugins().iter().any(|plugin| plugin.name == *name && plugin.state == PluginState::Disabled)
+            host.plugins().iter().any(|plugin| plugin.name == *name && plugin.state == PluginState::Stopped)
         });
         match (wanted, disabled) {
             (_, Some((name, _))) => {

@@ -104,7 +104,7 @@ async fn list(setup: &Setup, no_start: bool, json: bool) -> Result<Exit> {
 
 /// Whether nothing is wrong with it, as far as is known.
 pub(super) fn is_usable(plugin: &Plugin) -> bool {
-    matches!(plugin.state, PluginState::Loaded | PluginState::Started)
+    matches!(plugin.state, PluginState::Loaded | PluginState::Ready)
 }
 
 /// A line for each plugin, and the reason below those that cannot be used.
@@ -141,18 +141,24 @@ fn capabilities(manifest: &PluginManifest) -> String {
 
 fn ink(state: PluginState) -> Ink {
     match state {
-        PluginState::Loaded | PluginState::Started => Ink::Green,
-        PluginState::Failed => Ink::Red,
-        PluginState::Disabled => Ink::Yellow,
+        PluginState::Declared | PluginState::Loaded | PluginState::Starting | PluginState::Ready => {
+            Ink::Green
+        }
+        PluginState::Degraded | PluginState::Stopped => Ink::Yellow,
+        PluginState::Failed | PluginState::Quarantined => Ink::Red,
     }
 }
 
 fn state(state: PluginState) -> &'static str {
     match state {
+        PluginState::Declared => "declared",
         PluginState::Loaded => "loaded",
-        PluginState::Started => "started",
+        PluginState::Starting => "starting",
+        PluginState::Ready => "ready",
+        PluginState::Degraded => "degraded",
         PluginState::Failed => "failed",
-        PluginState::Disabled => "disabled",
+        PluginState::Quarantined => "quarantined",
+        PluginState::Stopped => "stopped",
     }
 }
 

@@ -107,7 +107,7 @@ impl Setup {
             // Said at once, and not by whatever does not happen later.
             for plugin in host.plugins() {
                 let error = plugin.error.as_deref().unwrap_or("it does not run");
-                assert!(plugin.state == PluginState::Started, "{caller}: {}: {error}", plugin.name);
+                assert!(plugin.state == PluginState::Ready, "{caller}: {}: {error}", plugin.name);
             }
             let spoken = Spoken::default();
             let output = output.unwrap_or_else(|| Box::new(spoken.clone()));
