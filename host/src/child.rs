@@ -16,11 +16,14 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::worker;
+
 pub use self::spawn::SpawnError;
 pub(crate) use self::{
     confine::Limits,
     run::{Ending, Outcome, run},
-    serve::Reporter,
+    serve::{NOT_BEGUN, Reporter},
+    spawn::{Running, spawn},
 };
 pub use self::{run::ChildError, serve::serve_if_asked};
 
@@ -36,6 +39,8 @@ const PROTOCOL: u32 = 1;
 pub(crate) enum Task {
     /// Says that children can be started.
     Hello,
+    /// Runs a plugin for as long as the host does.
+    Work(Box<worker::Job>),
 }
 
 /// The first message to a child.

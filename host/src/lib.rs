@@ -14,6 +14,7 @@ pub mod inspect;
 pub mod loader;
 pub mod media;
 pub mod plugins;
+mod worker;
 
 pub use antiphon_core as core;
 pub use antiphon_plugin_api::{LlmRequest, TtsRequest, abi::Outcome};

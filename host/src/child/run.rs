@@ -50,6 +50,16 @@ pub(crate) enum Ending {
     BadReport,
 }
 
+impl Ending {
+    pub(crate) fn of(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(0), _) => Self::Done,
+            (Some(code), _) => Self::Exited(code),
+            (None, signal) => Self::Signalled(signal.unwrap_or_default()),
+        }
+    }
+}
+
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -139,7 +149,7 @@ pub(crate) fn run(
     let ending = match cut {
         _ if too_much => Ending::TooMuchOutput,
         Some(cut) => cut,
-        None => ending(status),
+        None => Ending::of(status),
     };
     if ending == Ending::Exited(NOT_BEGUN) && reports.is_empty() {
         return Err(ChildError::NotBegun(output.trim().to_owned()));
@@ -168,14 +178,6 @@ pub enum ChildError {
     /// Talking to it failed.
     #[error("the child process cannot be reached")]
     Io(#[from] io::Error),
-}
-
-fn ending(status: ExitStatus) -> Ending {
-    match (status.code(), status.signal()) {
-        (Some(0), _) => Ending::Done,
-        (Some(code), _) => Ending::Exited(code),
-        (None, signal) => Ending::Signalled(signal.unwrap_or_default()),
-    }
 }
 
 /// Takes a child's output, keeps the end of it, and kills a child that does not stop.

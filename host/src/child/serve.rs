@@ -18,9 +18,10 @@ use rustix::{
 use serde_json::Value;
 
 use super::{ARGUMENT, Job, PROTOCOL, SERVES, Task, confine};
+use crate::worker;
 
 /// Exit code of a child that could not begin its task; its last output says why.
-pub(super) const NOT_BEGUN: i32 = 96;
+pub(crate) const NOT_BEGUN: i32 = 96;
 
 /// Lets this program serve as its own child process, in which plugins are tried, checked and isolated. Call it first
 /// thing in `main`, before threads are started or files opened. Returns at once, unless the program was started as such
@@ -66,6 +67,7 @@ fn serve() -> io::Result<()> {
     confine::confine(&job.limits)?;
     match job.task {
         Task::Hello => Reporter(socket).report(&Value::Bool(true)),
+        Task::Work(job) => worker::serve(socket, &job),
     }
 }
 
