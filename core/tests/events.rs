@@ -12,16 +12,16 @@ use antiphon_core::{
         bus::{ExceptionEvent, SubscriberLaggedEvent},
         catalogue,
         llm::{LlmErrorEvent, LlmResponseAbortedEvent, LlmResponseDeltaEvent, LlmResponseFinalEvent},
-        plugin::PluginLifecycleEvent,
+        plugin::{PluginLifecycleEvent, ProviderFallbackEvent, ProviderRecoveryEvent},
         session::{SessionClosedEvent, SessionReadyEvent},
         stt::{SttConnectedEvent, SttFinalTranscriptEvent, SttInterimTranscriptEvent},
         tts::{TtsAudioEvent, TtsMetadataEvent, TtsSynthesisCompleteEvent, TtsSynthesisStartEvent},
         turn::TurnEndedEvent,
         values::{
             AgentState, AudioEncoding, AudioFormat, AudioFormatSpec, CloseReason, ComponentKind,
-            DetectedObject, Dimensions, ErrorInfo, FrameTriggerReason, HandlerInfo, InterruptReason,
-            InterruptScope, Message, Modality, PcmData, PluginRef, PluginState, Role, StreamRef, TokenUsage,
-            TranscriptMode, TurnDurations, TurnTimestamps, WordTiming,
+            DetectedObject, Dimensions, ErrorInfo, FallbackReason, FrameTriggerReason, HandlerInfo,
+            InterruptReason, InterruptScope, Message, Modality, PcmData, PluginRef, PluginState, Role,
+            StreamRef, TokenUsage, TranscriptMode, TurnDurations, TurnTimestamps, WordTiming,
         },
         vision::{DetectionCompletedEvent, FrameReceivedEvent, VideoProcessorDetectionEvent},
     },
@@ -245,6 +245,21 @@ async fn events_of_the_host_keep_their_content() {
         source_event_id: id(77),
     });
     check(SubscriberLaggedEvent { handler: handler_info(), dropped: 3, event_type: None });
+    check(ProviderFallbackEvent {
+        role: ComponentKind::Llm,
+        from: "llm-a".into(),
+        to: "llm-b".into(),
+        reason: FallbackReason::StreamError,
+        error: error_info(),
+    });
+    check(ProviderRecoveryEvent {
+        provider: "llm-a".into(),
+        attempt: 1,
+        max_attempts: 5,
+        recovering: false,
+        recovered: true,
+        error: Some(error_info()),
+    });
     check(PluginLifecycleEvent { phase: PluginState::Failed, error: Some(error_info()) });
     check(AudioCaptureStartEvent {
         device_id: None,

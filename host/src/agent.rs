@@ -10,6 +10,7 @@ mod ledger;
 mod mouth;
 mod output;
 mod run;
+mod stage;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,7 +26,7 @@ pub use self::output::{AudioOutput, Discard, OutputError};
 use crate::{
     Host, Kind, NoProvider,
     host::HANDLERS_DEADLINE,
-    plugins::{PluginInstance, PluginSessionError},
+    plugins::{PluginInstance, PluginSessionError, Provider},
 };
 
 /// How a conversation is held.
@@ -40,6 +41,8 @@ pub struct AgentConfig {
     pub llm: Option<String>,
     /// Text-to-speech plugin; default: the one of the highest rank.
     pub tts: Option<String>,
+    /// Plugins that stand in while the ones above are down.
+    pub fallback: Fallback,
     /// What the language model is told to be.
     pub instructions: String,
     /// Audio before the detected start of a turn that the recogniser gets too, in milliseconds.
@@ -53,6 +56,32 @@ pub struct AgentConfig {
     pub max_messages: usize,
 }
 
+/// Plugins that stand in: from when the chosen one is down until it runs again. Default: none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Fallback {
+    /// For turn detection.
+    pub turn: Option<String>,
+    /// For speech to text.
+    pub stt: Option<String>,
+    /// For the language model.
+    pub llm: Option<String>,
+    /// For text to speech.
+    pub tts: Option<String>,
+}
+
+impl Fallback {
+    fn provider(&self, kind: Kind) -> Option<&str> {
+        match kind {
+            Kind::Turn => self.turn.as_deref(),
+            Kind::Stt => self.stt.as_deref(),
+            Kind::Llm => self.llm.as_deref(),
+            Kind::Tts => self.tts.as_deref(),
+            Kind::Vision => None,
+        }
+    }
+}
+
 impl Default for AgentConfig {
     fn default() -> Self {
         Self {
@@ -60,6 +89,7 @@ impl Default for AgentConfig {
             stt: None,
             llm: None,
             tts: None,
+            fallback: Fallback::default(),
             instructions: "You are a helpful voice assistant. Answer in one or two short sentences.".into(),
             // A turn is noticed 200 ms after it began; the rest is for soft beginnings.
             pre_roll_ms: 500,
@@ -162,11 +192,14 @@ const COMMAND_CAPACITY: usize = 16;
 /// The plugins of an agent; stages without one are passed over.
 #[derive(Debug, Clone, Default)]
 struct Providers {
-    turn: Option<Arc<PluginInstance>>,
-    stt: Option<Arc<PluginInstance>>,
-    llm: Option<Arc<PluginInstance>>,
-    tts: Option<Arc<PluginInstance>>,
+    turn: Option<Chosen>,
+    stt: Option<Chosen>,
+    llm: Option<Chosen>,
+    tts: Option<Chosen>,
 }
+
+/// A plugin that runs, and who takes its place when it does not any more.
+type Chosen = (Provider, Arc<PluginInstance>);
 
 impl<'a> AgentBuilder<'a> {
     pub(crate) fn new(host: &'a Host) -> Self {
@@ -200,11 +233,28 @@ impl<'a> AgentBuilder<'a> {
     pub async fn start(self) -> Result<Agent, AgentError> {
         let Self { host, config, pace, output } = self;
         let mut missing = Vec::new();
-        let mut find = |kind: Kind| match host.provider(kind, config.provider(kind)) {
-            Ok(instance) => Some(Arc::clone(instance)),
-            Err(error) => {
-                missing.push(error);
-                None
+        let mut find = |kind: Kind| {
+            let (wanted, fallback) = (config.provider(kind), config.fallback.provider(kind));
+            let stand_in = || fallback.and_then(|name| host.provider(kind, Some(name)).ok());
+            match (host.provider(kind, wanted), stand_in) {
+                (Ok(instance), _) => {
+                    let chosen = wanted.unwrap_or(&instance.manifest().name);
+                    Some((Provider::new(host.registry(), kind, chosen, fallback), instance))
+                }
+                (Err(error), stand_in) => match (wanted, stand_in()) {
+                    // It may still come; until then its stand-in does the work.
+                    (Some(chosen), Some(instance)) => {
+                        Some((Provider::new(host.registry(), kind, chosen, fallback), instance))
+                    }
+                    (None, Some(instance)) => {
+                        let chosen = &instance.manifest().name;
+                        Some((Provider::new(host.registry(), kind, chosen, None), instance))
+                    }
+                    (_, None) => {
+                        missing.push(error);
+                        None
+                    }
+                },
             }
         };
         let (turn, stt, llm, tts) = (find(Kind::Turn), find(Kind::Stt), find(Kind::Llm), find(Kind::Tts));
@@ -216,7 +266,7 @@ impl<'a> AgentBuilder<'a> {
             session.clone(),
             config,
             pace,
-            &providers,
+            providers,
             output,
             audio_receiver,
             command_receiver,

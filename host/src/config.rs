@@ -19,7 +19,7 @@ pub use self::{
     error::{ConfigError, SetError},
     source::Place,
 };
-use crate::AgentConfig;
+use crate::{AgentConfig, plugins::Policies};
 
 /// The configuration file; every key has a default.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -45,6 +45,8 @@ pub struct PluginsConfig {
     pub dirs: Vec<PathBuf>,
     /// Plugins that are not started.
     pub disabled: Vec<String>,
+    /// How plugins are run, by name; `*` stands for all.
+    pub policy: Policies,
 }
 
 impl Config {
@@ -180,7 +182,7 @@ mod tests {
     fn misspelt_keys_are_named_with_their_place_and_a_suggestion() {
         check(
             "[agent]\n  trun = 'x'\n",
-            "a.toml:2:3: agent.trun: no such key, there are turn, stt, llm, tts, instructions, pre_roll_ms, \
+            "a.toml:2:3: agent.trun: no such key, there are turn, stt, llm, tts, fallback, instructions, pre_roll_ms, \
              turn_timeout_ms, max_messages (did you mean turn?)",
         );
         check(
@@ -190,7 +192,7 @@ mod tests {
         check("zebra = 1\n", "a.toml:1:1: zebra: no such key, there are plugins, agent, plugin");
         check(
             "plugins.dir = 1\n",
-            "a.toml:1:9: plugins.dir: no such key, there are dirs, disabled (did you mean dirs?)",
+            "a.toml:1:9: plugins.dir: no such key, there are dirs, disabled, policy (did you mean dirs?)",
         );
     }
 
@@ -289,7 +291,7 @@ mod tests {
             "agent",
             &["preroll_ms"],
             json!(1),
-            "agent.preroll_ms: no such key, there are instructions, llm, max_messages, pre_roll_ms, stt, tts, turn, \
+            "agent.preroll_ms: no such key, there are fallback, instructions, llm, max_messages, pre_roll_ms, stt, tts, turn, \
              turn_timeout_ms (did you mean pre_roll_ms?)",
         );
         refuse(

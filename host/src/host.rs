@@ -8,11 +8,9 @@ use tokio::runtime::Handle;
 
 use crate::{
     agent::AgentBuilder,
-    plugins::{self, Kind, Plugin, PluginInstance, PluginState},
+    child::ChildProgram,
+    plugins::{self, Isolation, Kind, Plugin, PluginInstance, Policies, PolicyConfig, Registry, Rules},
 };
-
-/// How long a plugin may take to stop.
-const STOP_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long handlers may take for what waits for them when the host stops. One that never ends must not keep the
 /// program from ending.
@@ -22,7 +20,7 @@ pub(crate) const HANDLERS_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Host {
     bus: EventBus,
-    plugins: Vec<Plugin>,
+    plugins: Arc<Registry>,
 }
 
 /// A host in the making.
@@ -32,6 +30,8 @@ pub struct HostBuilder {
     directories: Vec<PathBuf>,
     disabled: Vec<String>,
     settings: BTreeMap<String, Map<String, Value>>,
+    policies: Policies,
+    program: Option<ChildProgram>,
     bus: Option<EventBus>,
 }
 
@@ -70,6 +70,24 @@ impl HostBuilder {
         self
     }
 
+    /// How a plugin is run; `*` stands for all that have nothing of their own.
+    pub fn policy(mut self, plugin: impl Into<String>, policy: PolicyConfig) -> Self {
+        self.policies.insert(plugin.into(), policy);
+        self
+    }
+
+    /// Runs a plugin in a worker process; `*` stands for all.
+    pub fn isolate(mut self, plugin: impl Into<String>) -> Self {
+        self.policies.entry(plugin.into()).or_default().isolation = Some(Isolation::Process);
+        self
+    }
+
+    /// The program that is started as a worker. Default: [`ChildProgram::find`].
+    pub fn child_program(mut self, program: ChildProgram) -> Self {
+        self.program = Some(program);
+        self
+    }
+
     /// Uses a bus that exists already, so that subscriptions made before the start see the plugins start.
     pub fn bus(mut self, bus: EventBus) -> Self {
         self.bus = Some(bus);
@@ -83,16 +101,17 @@ impl HostBuilder {
     ///
     /// Outside of a tokio runtime.
     pub async fn start(self) -> Host {
-        let Self { directories, disabled, settings, bus } = self;
+        let Self { directories, disabled, settings, policies, program, bus } = self;
+        let program = program.map_or_else(ChildProgram::find, Ok);
         let clock = || -> Arc<dyn Clock> { Arc::new(SystemClock::new()) };
         let bus = bus.unwrap_or_else(|| EventBus::with(Handle::current(), clock()));
         let loading = tokio::task::spawn_blocking(move || plugins::load(&directories, &disabled));
-        let mut plugins = loading.await.unwrap_or_else(|error| {
+        let plugins = loading.await.unwrap_or_else(|error| {
             tracing::error!("loading the plugins failed: {error}");
             Vec::new()
         });
-        plugins::start(&mut plugins, &bus, &settings).await;
-        Host { bus, plugins }
+        let rules = Rules { settings, policies, program };
+        Host { plugins: Registry::start(bus.clone(), plugins, rules).await, bus }
     }
 }
 
@@ -108,10 +127,10 @@ impl Host {
         &self.bus
     }
 
-    /// Every plugin file that was found, with its state.
+    /// Every plugin file that was found, as it is now.
     #[must_use]
-    pub fn plugins(&self) -> &[Plugin] {
-        &self.plugins
+    pub fn plugins(&self) -> Vec<Plugin> {
+        self.plugins.snapshot()
     }
 
     /// The running plugin for a kind of work: the one of this name, or the one of the highest rank (by name, where
@@ -120,34 +139,12 @@ impl Host {
     /// # Errors
     ///
     /// [`NoProvider`] with the reason of each plugin that could have done it.
-    pub fn provider(&self, kind: Kind, name: Option<&str>) -> Result<&Arc<PluginInstance>, NoProvider> {
-        let able =
-            |plugin: &&Plugin| plugin.manifest.as_ref().is_some_and(|manifest| manifest.has(kind.as_str()));
-        let named = |plugin: &&Plugin| name.is_none_or(|name| plugin.name == name);
-        let rank = |plugin: &Plugin| plugin.manifest.as_ref().map_or(0, |manifest| manifest.rank);
-        let mut running: Vec<_> = self
-            .plugins
-            .iter()
-            .filter(named)
-            .filter(able)
-            .filter_map(|plugin| plugin.instance().map(|instance| (plugin, instance)))
-            .collect();
-        running.sort_by(|(a, _), (b, _)| rank(b).cmp(&rank(a)).then_with(|| a.name.cmp(&b.name)));
-        if let Some((_, instance)) = running.first() {
-            return Ok(instance);
-        }
-        let guess = |plugin: &&Plugin| plugin.manifest.is_some() || plugin.name.contains(kind.as_str());
-        let reasons = self
-            .plugins
-            .iter()
-            .filter(|plugin| able(plugin) || (plugin.manifest.is_none() && guess(plugin)))
-            .filter(named)
-            .filter(|plugin| plugin.state != PluginState::Ready)
-            .map(|plugin| {
-                (plugin.name.clone(), plugin.error.clone().unwrap_or_else(|| "does not run".into()))
-            })
-            .collect();
-        Err(NoProvider { kind, wanted: name.map(str::to_owned), reasons })
+    pub fn provider(&self, kind: Kind, name: Option<&str>) -> Result<Arc<PluginInstance>, NoProvider> {
+        self.plugins.provider(kind, name)
+    }
+
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        &self.plugins
     }
 
     /// Begins an agent: one conversation.
@@ -158,17 +155,7 @@ impl Host {
     /// Stops the plugins, then ends all subscriptions after they have handled what waits for them. Handlers that take
     /// longer than five seconds for it are left behind.
     pub async fn shutdown(self) {
-        for plugin in &self.plugins {
-            if let Some(instance) = plugin.instance()
-                && !instance.stop(STOP_DEADLINE).await
-            {
-                tracing::warn!(
-                    plugin = plugin.name,
-                    "the plugin did not stop within {} s",
-                    STOP_DEADLINE.as_secs()
-                );
-            }
-        }
+        self.plugins.stop().await;
         if tokio::time::timeout(HANDLERS_DEADLINE, self.bus.shutdown()).await.is_err() {
             tracing::warn!("a handler did not end within {} s", HANDLERS_DEADLINE.as_secs());
         }

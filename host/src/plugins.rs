@@ -1,37 +1,38 @@
 //! Plugins: found in directories, opened, checked, started, and given out to sessions by what they can do.
 
+mod budget;
 mod instance;
+mod policy;
+mod provider;
+mod registry;
 mod session;
 mod settings;
+mod supervisor;
+mod ticker;
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
-use antiphon_core::{
-    EventBus, PluginBaseEvent,
-    event::{Stamp, plugin::PluginLifecycleEvent, values::ErrorInfo},
-};
+use antiphon_core::PluginBaseEvent;
 use antiphon_plugin_api::PluginManifest;
 use serde::Serialize;
-use serde_json::{Map, Value};
-use tokio::{
-    sync::oneshot,
-    time::{Instant, timeout_at},
-};
 
 pub use antiphon_core::event::values::PluginState;
 
 pub use self::{
     instance::PluginInstance,
+    policy::{Isolation, OnCrash, Policies, PolicyConfig},
     session::{
         Completion, Incoming, LlmSession, PluginSessionError, Received, SttSession, TtsSession, TurnSession,
         VisionSession,
     },
     settings::{SettingsError, SettingsProblem},
+};
+pub(crate) use self::{
+    provider::{Down, Provider},
+    registry::{Registry, Rules},
 };
 use crate::loader::Library;
 
@@ -74,8 +75,8 @@ impl std::fmt::Display for Kind {
     }
 }
 
-/// One plugin file that was found.
-#[derive(Debug)]
+/// One plugin file that was found, as it is at a moment.
+#[derive(Debug, Clone)]
 pub struct Plugin {
     /// Name by its manifest; by its file, where that cannot be read.
     pub name: String,
@@ -87,7 +88,16 @@ pub struct Plugin {
     pub error: Option<String>,
     /// What it declares.
     pub manifest: Option<PluginManifest>,
-    library: Option<Arc<Library>>,
+    /// Where its code runs.
+    pub isolation: Isolation,
+    /// How often it was started again since it was found, or since its file was replaced.
+    pub restarts: u32,
+    /// Which version of its file this is, since the host began; counted from 1.
+    pub generation: u32,
+    /// The worker process that it runs in.
+    pub process_id: Option<u32>,
+    /// What is opened.
+    library: Option<PathBuf>,
     instance: Option<Arc<PluginInstance>>,
 }
 
@@ -106,14 +116,13 @@ impl Plugin {
             state: PluginState::Failed,
             error: Some(error),
             manifest: None,
+            isolation: Isolation::None,
+            restarts: 0,
+            generation: 1,
+            process_id: None,
             library: None,
             instance: None,
         }
-    }
-
-    fn fail(&mut self, error: String) {
-        self.state = PluginState::Failed;
-        self.error = Some(error);
     }
 
     /// Version by its manifest.
@@ -179,83 +188,15 @@ fn load_one(path: &Path, disabled: &[String], twin: impl Fn(&str) -> Option<Path
             state: if is_disabled { PluginState::Stopped } else { PluginState::Loaded },
             error: is_disabled.then(|| DISABLED.to_owned()),
             manifest: Some(library.manifest().clone()),
-            library: Some(Arc::new(library)),
+            isolation: Isolation::None,
+            restarts: 0,
+            generation: 1,
+            process_id: None,
+            library: Some(library.path().to_owned()),
             instance: None,
         },
         Err(error) => Plugin::failed(path, section.name, chain(&error)),
     }
-}
-
-/// Time that a plugin may take to start. Models are loaded when they are first used, so most take milliseconds.
-const START_DEADLINE: Duration = Duration::from_secs(30);
-
-/// Makes the plugins' event types known, checks the settings, and starts each plugin on a thread of its own.
-pub(crate) async fn start(
-    plugins: &mut [Plugin],
-    bus: &EventBus,
-    settings: &BTreeMap<String, Map<String, Value>>,
-) {
-    let none = Map::new();
-    let mut starting = Vec::new();
-    for (index, plugin) in plugins.iter_mut().enumerate() {
-        let (Some(library), PluginState::Loaded) = (&plugin.library, plugin.state) else {
-            announce(bus, plugin);
-            continue;
-        };
-        let own = settings.get(&plugin.name).unwrap_or(&none);
-        if let Err(error) = settings::check(&plugin.name, &library.manifest().settings, own) {
-            plugin.fail(chain(&error));
-            announce(bus, plugin);
-            continue;
-        }
-        announce(bus, plugin);
-        starting.push((index, start_one(Arc::clone(library), bus.clone(), own.clone())));
-    }
-    let deadline = Instant::now() + START_DEADLINE;
-    for (index, outcome) in starting {
-        let plugin = &mut plugins[index];
-        match timeout_at(deadline, outcome).await {
-            Ok(Ok(Ok(instance))) => {
-                plugin.state = PluginState::Ready;
-                plugin.instance = Some(instance);
-            }
-            Ok(Ok(Err(error))) => plugin.fail(error),
-            Ok(Err(_)) => plugin.fail("ended its own start without a result".into()),
-            Err(_) => plugin.fail(format!("did not start within {} s", START_DEADLINE.as_secs())),
-        }
-        announce(bus, plugin);
-    }
-}
-
-/// Starts a plugin on a thread that nobody waits for: one that hangs keeps neither the host nor its end waiting.
-fn start_one(
-    library: Arc<Library>,
-    bus: EventBus,
-    settings: Map<String, Value>,
-) -> oneshot::Receiver<Result<Arc<PluginInstance>, String>> {
-    let (sender, receiver) = oneshot::channel();
-    let start = move || {
-        // A host that has stopped waiting drops the plugin here.
-        let _ = sender.send(PluginInstance::start(&library, &bus, &settings));
-    };
-    if let Err(error) = std::thread::Builder::new().name("plugin-start".into()).spawn(start) {
-        // The sender is dropped with the closure, so the receiver tells of it too.
-        tracing::error!("there is no thread to start a plugin on: {error}");
-    }
-    receiver
-}
-
-fn announce(bus: &EventBus, plugin: &Plugin) {
-    let error = plugin.error.clone().map(|message| ErrorInfo {
-        kind: "error".into(),
-        code: Some("plugin_failed".into()),
-        message,
-        recoverable: false,
-        context: Some(serde_json::json!({ "path": plugin.path.display().to_string() })),
-        source_chain: Vec::new(),
-    });
-    let stamp = Stamp { plugin: Some(plugin.base()), ..Stamp::default() };
-    let _ = bus.emit_with(PluginLifecycleEvent { phase: plugin.state, error }, stamp);
 }
 
 /// An error with its causes on one line.

@@ -31,10 +31,7 @@ use antiphon_plugin_api::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub(crate) use self::{
-    reader::{Connection, Death},
-    serve::serve,
-};
+pub(crate) use self::{reader::Connection, serve::serve};
 use crate::child::{ChildError, ChildProgram, Limits};
 
 /// What a worker is started with.
@@ -59,8 +56,11 @@ pub(crate) struct Job {
     interest: [u64; INTEREST_WORDS],
 }
 
+/// Code of the error that tells of a worker's end.
+pub(crate) const CRASHED: &str = "plugin_crashed";
+
 /// Words of the bitmap of wanted events.
-const INTEREST_WORDS: usize = antiphon_plugin_api::abi::MAX_EVENT_TYPES / 64;
+pub(crate) const INTEREST_WORDS: usize = antiphon_plugin_api::abi::MAX_EVENT_TYPES / 64;
 
 /// Why a plugin did not start in a worker.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +110,6 @@ pub(crate) fn start(
     Ok(Worker { plugin: remote::plugin(&connection), connection })
 }
 
-fn words(interest: &InterestV1) -> [u64; INTEREST_WORDS] {
+pub(crate) fn words(interest: &InterestV1) -> [u64; INTEREST_WORDS] {
     std::array::from_fn(|word| interest.words[word].load(std::sync::atomic::Ordering::Relaxed))
 }

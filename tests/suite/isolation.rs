@@ -75,7 +75,7 @@ async fn a_panic_while_answering_fails_that_turn_alone() {
     assert_failed(&turn, "llm", "panic", "panicked while answering, as asked");
     assert_eq!(turn.only("llm.error")["error"]["kind"], "panic");
     assert_answered(&talk.ask("hello again").await, "You said: hello again.");
-    let plugin = talk.host.plugins().iter().find(|plugin| plugin.name == "misbehave");
+    let plugin = talk.host.plugins().into_iter().find(|plugin| plugin.name == "misbehave");
     assert_eq!(plugin.map(|plugin| plugin.state), Some(PluginState::Ready));
     let finished = talk.finish().await;
     assert_eq!((finished.summary.turns, finished.summary.answered, finished.summary.failed), (3, 2, 1));
@@ -287,7 +287,7 @@ async fn a_handler_that_panics_or_hangs_is_an_exception_and_changes_nothing() {
 async fn a_plugin_that_panics_while_it_starts_is_listed_and_the_others_work() {
     let plugins = PluginDir::of(&["llm-rules"]).with_misbehave();
     let host = Host::builder().plugin_dir(plugins.path()).set("misbehave", "start", "panic").start().await;
-    let find = |name: &str| host.plugins().iter().find(|plugin| plugin.name == name).expect("it was found");
+    let find = |name: &str| host.plugins().into_iter().find(|plugin| plugin.name == name).expect("it was found");
     assert_eq!(find("misbehave").state, PluginState::Failed);
     let error = find("misbehave").error.clone().unwrap_or_default();
     assert!(error.contains("panicked while starting, as asked"), "{error}");
@@ -300,7 +300,8 @@ async fn a_plugin_that_panics_while_it_starts_is_listed_and_the_others_work() {
 async fn a_plugin_that_does_not_start_is_given_up() {
     let plugins = PluginDir::empty().with_misbehave();
     let host = Host::builder().plugin_dir(plugins.path()).set("misbehave", "start", "hang").start().await;
-    let [plugin] = host.plugins() else { panic!("one plugin: {:?}", host.plugins()) };
+    let plugins = host.plugins();
+    let [plugin] = &plugins[..] else { panic!("one plugin: {plugins:?}") };
     assert_eq!(plugin.state, PluginState::Failed);
     assert!(plugin.error.as_ref().is_some_and(|error| error.contains("did not start within")), "{plugin:?}");
     host.shutdown().await;

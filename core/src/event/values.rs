@@ -137,6 +137,20 @@ words! {
 }
 
 words! {
+    /// What a provider failed in, so that another one had to take over.
+    FallbackReason {
+        /// It did not start.
+        InitError,
+        /// It could not reach its service.
+        ConnectError,
+        /// Its service did not answer.
+        ConnectTimeout,
+        /// It broke at work.
+        StreamError,
+    }
+}
+
+words! {
     /// How far a plugin has come.
     PluginState {
         /// Its file was found.

@@ -25,8 +25,14 @@ use antiphon_core::{
 use antiphon_plugin_api::abi::Outcome;
 use tokio::sync::{mpsc, oneshot};
 
-use super::Pace;
-use crate::plugins::{Received, SttSession, TurnSession};
+use super::{
+    Pace,
+    stage::{Stage, link},
+};
+use crate::{
+    plugins::{Received, SttSession, TurnSession},
+    worker::CRASHED,
+};
 
 /// Time after which a turn detector that has not answered counts as hung: 500 times what the slowest takes.
 const TURN_DEADLINE: Duration = Duration::from_secs(5);
@@ -60,6 +66,8 @@ pub(super) enum Heard {
     Broken {
         code: &'static str,
         message: String,
+        /// It stays so.
+        lasting: bool,
     },
     /// No more will come.
     Ended,
@@ -67,8 +75,8 @@ pub(super) enum Heard {
 
 pub(super) struct Ear {
     pub(super) session: SessionBus,
-    pub(super) turn: Option<(TurnSession, Received)>,
-    pub(super) stt: Option<(SttSession, Received)>,
+    pub(super) turn: Option<Stage<TurnSession>>,
+    pub(super) stt: Option<Stage<SttSession>>,
     pub(super) audio: mpsc::Receiver<Option<AudioChunk>>,
     pub(super) heard: mpsc::Sender<Heard>,
     pub(super) turns: Arc<AtomicU64>,
@@ -97,8 +105,8 @@ impl Ear {
         let _ = listening.listen().await;
         let Listening { ear, .. } = listening;
         let _ = ear.heard.send(Heard::Ended).await;
-        let turn = ear.turn.map(|(turn, _)| turn.close());
-        let stt = ear.stt.map(|(stt, _)| stt.close());
+        let turn = ear.turn.as_ref().and_then(|stage| stage.link.as_ref()).map(|(turn, _)| turn.close());
+        let stt = ear.stt.as_ref().and_then(|stage| stage.link.as_ref()).map(|(stt, _)| stt.close());
         for closing in [turn, stt].into_iter().flatten() {
             if tokio::time::timeout(TURN_DEADLINE, closing.finished()).await.is_err() {
                 tracing::warn!("a plugin did not close its session within {} s", TURN_DEADLINE.as_secs());
@@ -112,7 +120,7 @@ impl Listening {
         while let Some(Some(chunk)) = self.ear.audio.recv().await {
             self.hear(chunk).await?;
         }
-        if let Some((turn, received)) = &mut self.ear.turn {
+        if let Some((turn, received)) = link(&mut self.ear.turn) {
             let flushed = async { Some(turn.flush().await.ok()?.finished().await) };
             let _ = tokio::time::timeout(TURN_DEADLINE, flushed).await;
             let events = drain(received);
@@ -130,7 +138,7 @@ impl Listening {
         self.publish(&chunk);
         self.remember(&chunk);
         let was_open = self.current.is_some();
-        let events = match &mut self.ear.turn {
+        let events = match link(&mut self.ear.turn) {
             Some((turn, received)) => {
                 let decided = async { Some(turn.push_audio(&chunk).await.ok()?.finished().await) };
                 let problem = match tokio::time::timeout(TURN_DEADLINE, decided).await {
@@ -144,8 +152,7 @@ impl Listening {
                 };
                 let events = drain(received);
                 if let Some(message) = problem {
-                    self.ear.turn = None;
-                    self.tell(Heard::Broken { code: "turn_detection", message }).await?;
+                    self.lose_turn_detection(message).await?;
                 }
                 events
             }
@@ -178,7 +185,14 @@ impl Listening {
         let turn_id = TurnId(self.ear.turns.fetch_add(1, Ordering::Relaxed) + 1);
         self.current = Some(turn_id);
         self.tell(Heard::TurnStarted { turn_id }).await?;
-        if let Some((stt, received)) = &mut self.ear.stt {
+        if let Some(stage) = &mut self.ear.stt {
+            let (stt, received) = match stage.ensure().await {
+                Ok(link) => link,
+                Err(down) => {
+                    let message = down.to_string();
+                    return self.tell(Heard::Broken { code: "provider_down", message, lasting: false }).await;
+                }
+            };
             // What an earlier utterance left behind is not this one's.
             drain(received);
             if stt.begin(turn_id).await.is_err() {
@@ -193,7 +207,7 @@ impl Listening {
     }
 
     async fn recognise(&mut self, chunk: &AudioChunk) -> Result<(), Gone> {
-        if let Some((stt, _)) = &self.ear.stt {
+        if let Some((stt, _)) = link(&mut self.ear.stt) {
             match tokio::time::timeout(self.ear.stt_deadline, stt.push_audio(chunk)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => return self.lose_stt().await,
@@ -203,10 +217,31 @@ impl Listening {
     }
 
     async fn lose_stt(&mut self) -> Result<(), Gone> {
-        let reason = self.ear.stt.as_mut().and_then(|(_, received)| error_in(&drain(received)));
+        // A plugin that is gone is told of at the end of the turn, which it cost; the next one has another.
+        if self.ear.stt.as_ref().is_some_and(Stage::has_ended) {
+            return Ok(());
+        }
+        let reason = link(&mut self.ear.stt).and_then(|(_, received)| error_in(&drain(received)));
         self.ear.stt = None;
-        let message = reason.unwrap_or_else(|| "the recogniser takes no more audio".into());
-        self.tell(Heard::Broken { code: "stt", message }).await
+        let message =
+            reason.map_or_else(|| "the recogniser takes no more audio".into(), |(_, message)| message);
+        self.tell(Heard::Broken { code: "stt", message, lasting: true }).await
+    }
+
+    /// Goes on with another session, where the plugin itself is gone and comes back.
+    async fn lose_turn_detection(&mut self, message: String) -> Result<(), Gone> {
+        let Some(stage) = self.ear.turn.as_mut().filter(|stage| stage.has_ended()) else {
+            self.ear.turn = None;
+            return self.tell(Heard::Broken { code: "turn_detection", message, lasting: true }).await;
+        };
+        let (code, message, lasting) = match stage.ensure().await {
+            Ok(_) => (CRASHED, "turn detection broke and was started again".to_owned(), false),
+            Err(down) => {
+                self.ear.turn = None;
+                ("turn_detection", format!("{down}; without it the rest is taken as one turn"), true)
+            }
+        };
+        self.tell(Heard::Broken { code, message, lasting }).await
     }
 
     async fn end_turn(
@@ -219,7 +254,7 @@ impl Listening {
         self.recent.clear();
         self.recent_length = Duration::ZERO;
         self.tell(Heard::TurnEnded { turn_id, duration_ms, trailing_silence_ms }).await?;
-        let Some((stt, received)) = &mut self.ear.stt else {
+        let Some((stt, received)) = link(&mut self.ear.stt) else {
             let message = "there is no recogniser".to_owned();
             return self.tell(Heard::Failed { turn_id, code: "no_provider", message }).await;
         };
@@ -228,13 +263,14 @@ impl Listening {
         let events = drain(received);
         let utterance = events.iter().rev().find_map(|event| event.payload_as::<SttUtteranceFinalEvent>());
         let Some(utterance) = utterance else {
-            let message = error_in(&events).unwrap_or_else(|| match outcome {
+            let (code, message) = error_in(&events).unwrap_or_else(|| match outcome {
                 Err(_) => {
-                    format!("the recogniser gave no transcript within {} s", self.ear.stt_deadline.as_secs())
+                    let waited = self.ear.stt_deadline.as_secs();
+                    ("stt", format!("the recogniser gave no transcript within {waited} s"))
                 }
-                Ok(_) => "the recogniser gave no transcript".into(),
+                Ok(_) => ("stt", "the recogniser gave no transcript".into()),
             });
-            return self.tell(Heard::Failed { turn_id, code: "stt", message }).await;
+            return self.tell(Heard::Failed { turn_id, code, message }).await;
         };
         let (answered, answer) = oneshot::channel();
         let heard = Heard::Utterance {
@@ -286,10 +322,10 @@ fn drain(received: &mut Received) -> Vec<Arc<Envelope>> {
     std::iter::from_fn(|| received.events.try_recv().ok()).collect()
 }
 
-fn error_in(events: &[Arc<Envelope>]) -> Option<String> {
-    events
-        .iter()
-        .rev()
-        .find_map(|event| event.payload_as::<SttErrorEvent>())
-        .map(|error| error.error_message.clone())
+/// The last error of a recogniser: its code, as the agent calls it, and its text.
+fn error_in(events: &[Arc<Envelope>]) -> Option<(&'static str, String)> {
+    events.iter().rev().find_map(|event| event.payload_as::<SttErrorEvent>()).map(|error| {
+        let is_crash = error.error_code.as_deref() == Some(CRASHED);
+        (if is_crash { CRASHED } else { "stt" }, error.error_message.clone())
+    })
 }

@@ -63,6 +63,8 @@ pub(super) struct Reply {
     /// All syntheses have ended and been handed to playing; the event that says so is out.
     pub(super) handed_out: bool,
     pub(super) failed: bool,
+    /// The plugin that speaks broke meanwhile.
+    pub(super) voice_lost: bool,
     chunker: Chunker,
     generating: bool,
     chunks: Vec<Chunk>,
@@ -119,6 +121,7 @@ impl Reply {
             audible: false,
             handed_out: false,
             failed: false,
+            voice_lost: false,
             chunker: Chunker::default(),
             generating: true,
             chunks: Vec::new(),

@@ -42,10 +42,11 @@ use tokio::{
 };
 
 use super::{
-    AgentConfig, AgentError, AudioOutput, Command, Pace, Providers, Summary,
+    AgentConfig, AgentError, AudioOutput, Chosen, Command, Pace, Providers, Summary,
     ear::{Ear, Heard},
     mouth::{Reply, Times},
     output::{Piece, Played, Player},
+    stage::{Stage, link},
 };
 use crate::plugins::{Incoming, LlmSession, PluginInstance, PluginSessionError, Received, TtsSession};
 
@@ -102,9 +103,8 @@ pub(super) struct Conversation {
     components: Vec<PluginRef>,
     heard: mpsc::Receiver<Heard>,
     ear: JoinHandle<()>,
-    llm: Option<(LlmSession, Received)>,
-    tts: Option<(TtsSession, Received)>,
-    tts_base: Option<Arc<PluginBaseEvent>>,
+    llm: Option<Stage<LlmSession>>,
+    tts: Option<Stage<TtsSession>>,
     /// None once it was told to finish.
     player: Option<Player>,
     commands: mpsc::Receiver<Command>,
@@ -130,19 +130,22 @@ impl Conversation {
         session: SessionBus,
         config: AgentConfig,
         pace: Pace,
-        providers: &Providers,
+        providers: Providers,
         output: Box<dyn AudioOutput>,
         audio: mpsc::Receiver<Option<AudioChunk>>,
         commands: mpsc::Receiver<Command>,
     ) -> Result<Self, AgentError> {
-        let opening = |provider: &Arc<PluginInstance>| {
-            let plugin = provider.manifest().name.clone();
-            move |source: PluginSessionError| AgentError::Open { plugin, source }
-        };
-        let turn = providers.turn.as_ref().map(|p| p.open_turn(&session).map_err(opening(p))).transpose()?;
-        let stt = providers.stt.as_ref().map(|p| p.open_stt(&session).map_err(opening(p))).transpose()?;
-        let llm = providers.llm.as_ref().map(|p| p.open_llm(&session).map_err(opening(p))).transpose()?;
-        let tts = providers.tts.as_ref().map(|p| p.open_tts(&session).map_err(opening(p))).transpose()?;
+        let Providers { turn, stt, llm, tts } = providers;
+        let turn = stage(turn, &session, PluginInstance::open_turn)?;
+        let stt = stage(stt, &session, PluginInstance::open_stt)?;
+        let llm = stage(llm, &session, PluginInstance::open_llm)?;
+        let tts = stage(tts, &session, PluginInstance::open_tts)?;
+        let components = [
+            turn.as_ref().map(Stage::component),
+            stt.as_ref().map(Stage::component),
+            llm.as_ref().map(Stage::component),
+            tts.as_ref().map(Stage::component),
+        ];
         let (tell, heard) = mpsc::channel(HEARD_CAPACITY);
         let turns = Arc::new(AtomicU64::new(0));
         let timeout = Duration::from_millis(config.turn_timeout_ms);
@@ -164,12 +167,11 @@ impl Conversation {
         };
         Ok(Self {
             clock: Arc::clone(session.bus().clock()),
-            components: components(providers),
+            components: components.into_iter().flatten().collect(),
             heard,
             ear: tokio::spawn(ear.run()),
             llm,
             tts,
-            tts_base: providers.tts.as_ref().map(|provider| Arc::clone(provider.base())),
             player: Some(Player::start(output, pace)),
             commands,
             turns,
@@ -281,8 +283,8 @@ impl Conversation {
                 self.error(Some(turn_id), ComponentKind::Stt, code, message).await;
                 self.settle("stt.error").await;
             }
-            Heard::Broken { code, message } => {
-                self.broken = true;
+            Heard::Broken { code, message, lasting } => {
+                self.broken |= lasting;
                 self.error(None, ComponentKind::Stt, code, message).await;
             }
             Heard::Ended => self.ear_ended = true,
@@ -390,8 +392,9 @@ impl Conversation {
         for error in player.finish().await {
             self.played(Played::Failed(error)).await;
         }
-        let closing =
-            [self.llm.as_ref().map(|(llm, _)| llm.close()), self.tts.as_ref().map(|(tts, _)| tts.close())];
+        let llm = self.llm.as_ref().and_then(|stage| stage.link.as_ref());
+        let tts = self.tts.as_ref().and_then(|stage| stage.link.as_ref());
+        let closing = [llm.map(|(llm, _)| llm.close()), tts.map(|(tts, _)| tts.close())];
         for completion in closing.into_iter().flatten() {
             if tokio::time::timeout(CLOSE_DEADLINE, completion.finished()).await.is_err() {
                 tracing::warn!("a plugin did not close its session within {} s", CLOSE_DEADLINE.as_secs());
@@ -412,30 +415,26 @@ impl Conversation {
     }
 }
 
-fn components(providers: &Providers) -> Vec<PluginRef> {
-    let Providers { turn, stt, llm, tts } = providers;
-    let kinds = [
-        (turn, ComponentKind::TurnDetector),
-        (stt, ComponentKind::Stt),
-        (llm, ComponentKind::Llm),
-        (tts, ComponentKind::Tts),
-    ];
-    let component = |(provider, kind): (&Option<Arc<PluginInstance>>, ComponentKind)| {
-        let manifest = provider.as_ref()?.manifest();
-        Some(PluginRef { name: manifest.name.clone(), version: manifest.version.clone(), kind })
-    };
-    kinds.into_iter().filter_map(component).collect()
+fn stage<S>(
+    chosen: Option<Chosen>,
+    session: &SessionBus,
+    open: fn(&PluginInstance, &SessionBus) -> Result<(S, Received), PluginSessionError>,
+) -> Result<Option<Stage<S>>, AgentError> {
+    let Some((provider, instance)) = chosen else { return Ok(None) };
+    let plugin = instance.manifest().name.clone();
+    let stage = Stage::open(provider, instance, session, open);
+    stage.map(Some).map_err(|source| AgentError::Open { plugin, source })
 }
 
-async fn receive<S>(session: &mut Option<(S, Received)>) -> Option<Arc<Envelope>> {
-    match session {
+async fn receive<S>(stage: &mut Option<Stage<S>>) -> Option<Arc<Envelope>> {
+    match link(stage) {
         Some((_, received)) => received.events.recv().await,
         None => std::future::pending().await,
     }
 }
 
-async fn receive_tts<S>(session: &mut Option<(S, Received)>, wants_audio: bool) -> Next {
-    let Some((_, Received { events, audio })) = session else { return std::future::pending().await };
+async fn receive_tts<S>(stage: &mut Option<Stage<S>>, wants_audio: bool) -> Next {
+    let Some((_, Received { events, audio })) = link(stage) else { return std::future::pending().await };
     tokio::select! {
         biased;
         event = events.recv() => Next::Tts(event),

@@ -96,7 +96,7 @@ fn to_text(setup: &Setup, host: &Host, stages: &[Stage], ready: bool, style: Sty
     }
 
     line("\nPlugins");
-    for row in plugins::rows(setup, host.plugins(), style).lines() {
+    for row in plugins::rows(setup, &host.plugins(), style).lines() {
         line(&format!("  {row}"));
     }
 

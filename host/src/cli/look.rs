@@ -154,12 +154,13 @@ impl Seen {
 }
 
 async fn look(args: &Args, setup: &Setup, host: &Host, stop: &Stop, seen: &mut [Seen]) -> Result<()> {
-    setup.check_settings(host.plugins())?;
+    let plugins = host.plugins();
+    setup.check_settings(&plugins)?;
     if let Err(missing) = host.provider(Kind::Vision, None) {
-        bail!("{}", explain(&missing, host.plugins()));
+        bail!("{}", explain(&missing, &plugins));
     }
     let is_vision = |plugin: &&Arc<PluginInstance>| plugin.manifest().has(Kind::Vision.as_str());
-    let running = host.plugins().iter().filter_map(|plugin| plugin.instance()).filter(is_vision);
+    let running = plugins.iter().filter_map(|plugin| plugin.instance()).filter(is_vision);
     let session = host.bus().open_session();
     let detections = Arc::<Detections>::default();
     let subscription = session.subscription().name("look").overflow(Overflow::Wait);

@@ -84,7 +84,8 @@ async fn list(setup: &Setup, no_start: bool, json: bool) -> Result<Exit> {
         &loaded[..]
     } else {
         host = Some(setup.host().bus(EventBus::new()).start().await);
-        host.as_ref().map(antiphon_host::Host::plugins).unwrap_or_default()
+        loaded = host.as_ref().map(antiphon_host::Host::plugins).unwrap_or_default();
+        &loaded[..]
     };
     let usable = plugins.iter().filter(|plugin| is_usable(plugin)).count();
     if json {
@@ -104,7 +105,7 @@ async fn list(setup: &Setup, no_start: bool, json: bool) -> Result<Exit> {
 
 /// Whether nothing is wrong with it, as far as is known.
 pub(super) fn is_usable(plugin: &Plugin) -> bool {
-    matches!(plugin.state, PluginState::Loaded | PluginState::Ready)
+    matches!(plugin.state, PluginState::Loaded | PluginState::Ready | PluginState::Degraded)
 }
 
 /// A line for each plugin, and the reason below those that cannot be used.

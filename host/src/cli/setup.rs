@@ -35,6 +35,16 @@ pub(super) struct Global {
     /// Directory of plugins (.so files) to look in before all others; repeat it for more
     #[arg(long = "plugins", global = true, value_name = "DIR", help_heading = "Global options")]
     plugins: Vec<PathBuf>,
+    /// Run this plugin in a process of its own, where it cannot take the others down; repeat it for more, `*` for all
+    #[arg(
+        long,
+        global = true,
+        value_name = "PLUGIN",
+        env = "ANTIPHON_ISOLATE",
+        value_delimiter = ',',
+        help_heading = "Global options"
+    )]
+    isolate: Vec<String>,
     /// Tell more: every event in the timeline, and what is logged (-vv, -vvv: more of that); RUST_LOG says it exactly
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
     pub(super) verbose: u8,
@@ -46,6 +56,8 @@ pub(super) struct Setup {
     pub(super) config: Config,
     /// Plugins that the command line names.
     named: BTreeSet<String>,
+    /// Plugins that the command line wants in processes of their own.
+    isolated: Vec<String>,
     /// Where plugins are looked for, in this order.
     pub(super) searched: Vec<Searched>,
 }
@@ -81,7 +93,7 @@ impl Setup {
             }
         }
         let searched = search(&global.plugins, std::env::var_os(PLUGIN_PATH), &config, beside_program());
-        Ok(Self { config, named, searched })
+        Ok(Self { config, named, isolated: global.isolate.clone(), searched })
     }
 
     /// The directories to load from: the one beside the program only if it is there, those that somebody named always.
@@ -110,6 +122,12 @@ impl Setup {
         }
         for plugin in &self.config.plugins.disabled {
             host = host.disable(plugin);
+        }
+        for (plugin, policy) in &self.config.plugins.policy {
+            host = host.policy(plugin, policy.clone());
+        }
+        for plugin in &self.isolated {
+            host = host.isolate(plugin);
         }
         for (plugin, settings) in &self.config.plugin {
             for (key, value) in settings {
@@ -300,7 +318,7 @@ mod tests {
             [(path("one"), true), (path("two"), false), (path("three"), false), (path("beside"), false)]
         );
         // The one beside the program may be missing, those that somebody named may not.
-        let setup = Setup { config, named: BTreeSet::new(), searched };
+        let setup = Setup { config, named: BTreeSet::new(), isolated: Vec::new(), searched };
         assert_eq!(setup.directories(), [path("one"), path("two"), path("three")]);
         assert!(setup.nothing_found().contains("beside (beside the program; there is no such directory)"));
     }

@@ -2,7 +2,8 @@
 
 use std::{
     fmt,
-    sync::{Arc, atomic::Ordering},
+    path::PathBuf,
+    sync::{Arc, OnceLock, Weak, atomic::Ordering},
     time::Duration,
 };
 
@@ -11,7 +12,7 @@ use antiphon_plugin_api::{
     PluginManifest,
     abi::{
         CAPABILITY_V1, Capability, CapabilityObject, HostBox, HostV1, InterestV1, LlmBox, PluginBox, SinkBox,
-        SttBox, TtsBox, TurnBox, VisionBox,
+        SttBox, TtsBox, TurnBox, VisionBox, WakerBox,
         abi_stable::{
             erased_types::TD_Opaque,
             std_types::{RArc, ROption, RStr},
@@ -20,13 +21,20 @@ use antiphon_plugin_api::{
     waker,
 };
 use serde_json::{Map, Value};
-use tokio::{runtime::Handle, sync::Notify};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+};
 
 use super::{
-    LlmSession, SttSession, TtsSession, TurnSession, VisionSession,
-    session::{PluginEvent, PluginSessionError, Received, sink},
+    LlmSession, Plugin, SttSession, TtsSession, TurnSession, VisionSession,
+    session::{Pending, PluginEvent, PluginSessionError, Received, Sessions, sink},
 };
-use crate::loader::Library;
+use crate::{
+    child::{ChildProgram, Limits},
+    loader::Library,
+    worker::{self, Connection},
+};
 
 /// A running plugin.
 pub struct PluginInstance {
@@ -34,65 +42,159 @@ pub struct PluginInstance {
     base: Arc<PluginBaseEvent>,
     events: Arc<[PluginEvent]>,
     plugin: PluginBox,
+    capabilities: Capabilities,
+    /// The worker that it runs in, if it does not run inside the host.
+    worker: Option<Arc<Connection>>,
+    sessions: Arc<Sessions>,
+    /// Why it cannot be used any more.
+    ended: watch::Sender<Option<String>>,
     _interest: InterestWatch,
+}
+
+/// What is opened and started.
+pub(super) struct Source {
+    pub(super) library: PathBuf,
+    pub(super) manifest: PluginManifest,
+}
+
+impl Source {
+    pub(super) fn of(plugin: &Plugin) -> Option<Self> {
+        Some(Self { library: plugin.library.clone()?, manifest: plugin.manifest.clone()? })
+    }
+}
+
+/// Where it is started.
+pub(super) enum Where {
+    /// Inside the host.
+    Here,
+    Worker {
+        program: ChildProgram,
+        limits: Limits,
+        environment: Vec<String>,
+        within: Duration,
+    },
+}
+
+/// Why a plugin did not start.
+#[derive(Debug, Clone)]
+pub(super) struct StartFailure {
+    pub(super) message: String,
+    /// Another try may help.
+    pub(super) is_temporary: bool,
+}
+
+impl StartFailure {
+    pub(super) fn final_(message: String) -> Self {
+        Self { message, is_temporary: false }
+    }
+
+    pub(super) fn temporary(message: String) -> Self {
+        Self { message, is_temporary: true }
+    }
+}
+
+/// The objects of what it can do, each checked once.
+#[derive(Default)]
+struct Capabilities {
+    turn: Option<TurnBox>,
+    stt: Option<SttBox>,
+    llm: Option<LlmBox>,
+    tts: Option<TtsBox>,
+    vision: Option<VisionBox>,
 }
 
 impl PluginInstance {
     /// Starts a plugin. Blocks while the plugin starts.
     pub(super) fn start(
-        library: &Library,
+        source: &Source,
+        place: &Where,
         bus: &EventBus,
         settings: &Map<String, Value>,
-    ) -> Result<Arc<Self>, String> {
-        let manifest = library.manifest().clone();
-        let mut events = Vec::with_capacity(manifest.events.len());
-        for event in &manifest.events {
-            let known = bus.registry().find(&event.name);
-            events.push(match (known, &event.schema) {
-                (Some(known), _) => known,
-                (None, Some(schema)) => {
-                    bus.registry().declare(&event.name, &event.extends, event.media, schema.clone())
-                }
-                (None, None) => {
-                    return Err(format!(
-                        "emits {}, an event of a newer core than this host's: update the host",
-                        event.name
-                    ));
-                }
-            });
-        }
-        let events: Arc<[PluginEvent]> = events.into_iter().map(PluginEvent::from).collect();
-        let (interest, watch) = watch_interest(bus, &events);
-        let side = HostSide { name: manifest.name.clone(), interest };
-        let host = HostBox::from_value(side, TD_Opaque);
-        let settings = serde_json::to_vec(settings).expect("settings came from JSON or TOML");
-        let plugin = library.create(host, &settings).map_err(|error| error.message.into_string())?;
+    ) -> Result<Arc<Self>, StartFailure> {
+        let manifest = source.manifest.clone();
+        let events = declare(bus, &manifest).map_err(StartFailure::final_)?;
+        let (interest, watch, follower) = watch_interest(bus, &events);
+        let (plugin, worker) = match place {
+            Where::Here => (start_here(source, interest, settings)?, None),
+            Where::Worker { program, limits, environment, within } => {
+                let spec = worker::Spec {
+                    program: program.clone(),
+                    limits: *limits,
+                    environment: environment.clone(),
+                    library: source.library.clone(),
+                    manifest: manifest.clone(),
+                };
+                let name = manifest.name.clone();
+                let log = move |level, target: &str, message: &str| log(&name, level, target, message);
+                let started = worker::start(&spec, settings, log_level(), &interest, *within, log)
+                    .map_err(StartFailure::from)?;
+                follower.follow(&started.connection, &interest);
+                (started.plugin, Some(started.connection))
+            }
+        };
         let base = Arc::new(PluginBaseEvent {
             plugin_name: manifest.name.as_str().into(),
             plugin_version: manifest.version.as_str().into(),
             plugin_instance: None,
         });
-        let instance = Self { manifest, base, events, plugin, _interest: watch };
-        instance.check_capabilities().map_err(|error| super::chain(&error))?;
-        Ok(Arc::new(instance))
+        let capabilities = Capabilities::of(&plugin, &manifest)
+            .map_err(|error| StartFailure::final_(super::chain(&error)))?;
+        let ended = watch::Sender::new(None);
+        let sessions = Arc::default();
+        Ok(Arc::new(Self {
+            manifest,
+            base,
+            events,
+            plugin,
+            capabilities,
+            worker,
+            sessions,
+            ended,
+            _interest: watch,
+        }))
     }
 
-    /// A plugin whose idea of a capability is another one is refused now, not when a session is opened.
-    fn check_capabilities(&self) -> Result<(), PluginSessionError> {
-        for declared in &self.manifest.capabilities {
-            match declared.kind.as_str() {
-                TurnBox::NAME => drop(self.capability::<TurnBox>()?),
-                SttBox::NAME => drop(self.capability::<SttBox>()?),
-                LlmBox::NAME => drop(self.capability::<LlmBox>()?),
-                TtsBox::NAME => drop(self.capability::<TtsBox>()?),
-                VisionBox::NAME => drop(self.capability::<VisionBox>()?),
-                other => tracing::warn!(
-                    plugin = self.manifest.name,
-                    "this host has no use for the capability {other}"
-                ),
-            }
+    /// Whether it can be used no more: its worker has died, or it hangs.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended.borrow().is_some() || self.worker.as_ref().is_some_and(|worker| worker.has_died())
+    }
+
+    /// Number of the worker process that it runs in; none inside the host.
+    #[must_use]
+    pub fn process_id(&self) -> Option<u32> {
+        self.worker.as_ref().map(|worker| worker.process_id())
+    }
+
+    /// Resolves when it has ended by itself, and says how. Inside the host nothing ends without the host.
+    pub(super) async fn ended(&self) -> String {
+        match &self.worker {
+            Some(worker) => worker.died().await,
+            None => std::future::pending().await,
         }
-        Ok(())
+    }
+
+    /// Fails what it was asked for, and lets nothing more be asked; its worker is killed.
+    pub(super) fn give_up(&self, reason: &str) {
+        self.ended.send_if_modified(|ended| {
+            let is_first = ended.is_none();
+            ended.get_or_insert_with(|| reason.to_owned());
+            is_first
+        });
+        match &self.worker {
+            Some(worker) => worker.kill(reason),
+            None => self.sessions.fail(),
+        }
+    }
+
+    /// Asks whether it answers.
+    pub(super) fn ping(&self, done: WakerBox) {
+        self.plugin.ping(done);
+    }
+
+    /// Resolves when it has no session.
+    pub(super) async fn unused(&self) {
+        self.sessions.none().await;
     }
 
     /// What it declares.
@@ -111,9 +213,9 @@ impl PluginInstance {
     ///
     /// # Errors
     ///
-    /// The plugin has no such capability.
+    /// The plugin has no such capability, or has ended.
     pub fn open_turn(&self, session: &SessionBus) -> Result<(TurnSession, Received), PluginSessionError> {
-        let object: TurnBox = self.capability()?;
+        let object = self.able(self.capabilities.turn.as_ref())?;
         let (sink, pending, received) = self.sink(session);
         let id = session.id().to_string();
         Ok((TurnSession::new(object.open(RStr::from_str(&id), sink), pending), received))
@@ -123,9 +225,9 @@ impl PluginInstance {
     ///
     /// # Errors
     ///
-    /// The plugin has no such capability.
+    /// The plugin has no such capability, or has ended.
     pub fn open_stt(&self, session: &SessionBus) -> Result<(SttSession, Received), PluginSessionError> {
-        let object: SttBox = self.capability()?;
+        let object = self.able(self.capabilities.stt.as_ref())?;
         let (sink, pending, received) = self.sink(session);
         let id = session.id().to_string();
         Ok((SttSession::new(object.open(RStr::from_str(&id), sink), pending), received))
@@ -135,9 +237,9 @@ impl PluginInstance {
     ///
     /// # Errors
     ///
-    /// The plugin has no such capability.
+    /// The plugin has no such capability, or has ended.
     pub fn open_llm(&self, session: &SessionBus) -> Result<(LlmSession, Received), PluginSessionError> {
-        let object: LlmBox = self.capability()?;
+        let object = self.able(self.capabilities.llm.as_ref())?;
         let (sink, pending, received) = self.sink(session);
         let id = session.id().to_string();
         Ok((LlmSession::new(object.open(RStr::from_str(&id), sink), pending), received))
@@ -147,9 +249,9 @@ impl PluginInstance {
     ///
     /// # Errors
     ///
-    /// The plugin has no such capability.
+    /// The plugin has no such capability, or has ended.
     pub fn open_tts(&self, session: &SessionBus) -> Result<(TtsSession, Received), PluginSessionError> {
-        let object: TtsBox = self.capability()?;
+        let object = self.able(self.capabilities.tts.as_ref())?;
         let (sink, pending, received) = self.sink(session);
         let id = session.id().to_string();
         Ok((TtsSession::new(object.open(RStr::from_str(&id), sink), pending), received))
@@ -159,9 +261,9 @@ impl PluginInstance {
     ///
     /// # Errors
     ///
-    /// The plugin has no such capability.
+    /// The plugin has no such capability, or has ended.
     pub fn open_vision(&self, session: &SessionBus) -> Result<(VisionSession, Received), PluginSessionError> {
-        let object: VisionBox = self.capability()?;
+        let object = self.able(self.capabilities.vision.as_ref())?;
         let (sink, pending, received) = self.sink(session);
         let id = session.id().to_string();
         Ok((VisionSession::new(object.open(RStr::from_str(&id), sink), pending), received))
@@ -174,19 +276,104 @@ impl PluginInstance {
         tokio::time::timeout(deadline, stopped.notified()).await.is_ok()
     }
 
-    fn capability<C: Capability>(&self) -> Result<C, PluginSessionError> {
-        match self.plugin.query(RStr::from_str(C::NAME), CAPABILITY_V1) {
-            ROption::RSome(object) => object.into_object().map_err(PluginSessionError::Layout),
-            ROption::RNone => Err(PluginSessionError::NoCapability {
-                plugin: self.manifest.name.clone(),
-                kind: C::NAME,
-                version: CAPABILITY_V1,
-            }),
+    fn able<'a, C: Capability>(&self, object: Option<&'a C>) -> Result<&'a C, PluginSessionError> {
+        if self.has_ended() {
+            return Err(PluginSessionError::Closed);
         }
+        object.ok_or_else(|| no_capability::<C>(&self.manifest))
     }
 
-    fn sink(&self, session: &SessionBus) -> (SinkBox, super::session::Pending, Received) {
-        sink(session.clone(), Arc::clone(&self.base), Arc::clone(&self.events), Handle::current())
+    fn sink(&self, session: &SessionBus) -> (SinkBox, Arc<Pending>, Received) {
+        let pending = Pending::of(&self.sessions);
+        let (sink, received) = sink(
+            session.clone(),
+            Arc::clone(&self.base),
+            Arc::clone(&self.events),
+            Handle::current(),
+            &pending,
+        );
+        (sink, pending, received)
+    }
+}
+
+impl Capabilities {
+    /// A plugin whose idea of a capability is another one is refused now, not when a session is opened.
+    fn of(plugin: &PluginBox, manifest: &PluginManifest) -> Result<Self, PluginSessionError> {
+        let mut all = Self::default();
+        for declared in &manifest.capabilities {
+            match declared.kind.as_str() {
+                TurnBox::NAME => all.turn = Some(query(plugin, manifest)?),
+                SttBox::NAME => all.stt = Some(query(plugin, manifest)?),
+                LlmBox::NAME => all.llm = Some(query(plugin, manifest)?),
+                TtsBox::NAME => all.tts = Some(query(plugin, manifest)?),
+                VisionBox::NAME => all.vision = Some(query(plugin, manifest)?),
+                other => {
+                    tracing::warn!(plugin = manifest.name, "this host has no use for the capability {other}");
+                }
+            }
+        }
+        Ok(all)
+    }
+}
+
+fn query<C: Capability>(plugin: &PluginBox, manifest: &PluginManifest) -> Result<C, PluginSessionError> {
+    match plugin.query(RStr::from_str(C::NAME), CAPABILITY_V1) {
+        ROption::RSome(object) => object.into_object().map_err(PluginSessionError::Layout),
+        ROption::RNone => Err(no_capability::<C>(manifest)),
+    }
+}
+
+fn no_capability<C: Capability>(manifest: &PluginManifest) -> PluginSessionError {
+    let plugin = manifest.name.clone();
+    PluginSessionError::NoCapability { plugin, kind: C::NAME, version: CAPABILITY_V1 }
+}
+
+/// Makes the plugin's event types known to the bus.
+fn declare(bus: &EventBus, manifest: &PluginManifest) -> Result<Arc<[PluginEvent]>, String> {
+    let mut events = Vec::with_capacity(manifest.events.len());
+    for event in &manifest.events {
+        let known = bus.registry().find(&event.name);
+        events.push(match (known, &event.schema) {
+            (Some(known), _) => known,
+            (None, Some(schema)) => {
+                bus.registry().declare(&event.name, &event.extends, event.media, schema.clone())
+            }
+            (None, None) => {
+                return Err(format!(
+                    "emits {}, an event of a newer core than this host's: update the host",
+                    event.name
+                ));
+            }
+        });
+    }
+    Ok(events.into_iter().map(PluginEvent::from).collect())
+}
+
+fn start_here(
+    source: &Source,
+    interest: RArc<InterestV1>,
+    settings: &Map<String, Value>,
+) -> Result<PluginBox, StartFailure> {
+    let library =
+        Library::open(&source.library).map_err(|error| StartFailure::final_(super::chain(&error)))?;
+    let side = HostSide { name: source.manifest.name.clone(), interest };
+    let host = HostBox::from_value(side, TD_Opaque);
+    let settings = serde_json::to_vec(settings).expect("settings came from JSON or TOML");
+    library.create(host, &settings).map_err(|error| StartFailure {
+        // A panic is a defect, which comes again.
+        is_temporary: error.recoverable && error.code.as_str() != "panic",
+        message: error.message.into_string(),
+    })
+}
+
+impl From<worker::StartError> for StartFailure {
+    fn from(error: worker::StartError) -> Self {
+        let is_temporary = match &error {
+            worker::StartError::Refused { recoverable, .. } => *recoverable,
+            worker::StartError::Died(_) => true,
+            worker::StartError::Child(_) => false,
+        };
+        Self { message: super::chain(&error), is_temporary }
     }
 }
 
@@ -196,11 +383,16 @@ impl fmt::Debug for PluginInstance {
     }
 }
 
-/// Keeps the plugin's interest bits as the bus' subscriptions are.
-fn watch_interest(bus: &EventBus, events: &Arc<[PluginEvent]>) -> (RArc<InterestV1>, InterestWatch) {
+/// Keeps the plugin's interest bits as the bus' subscriptions are; the worker's too, once there is one.
+fn watch_interest(
+    bus: &EventBus,
+    events: &Arc<[PluginEvent]>,
+) -> (RArc<InterestV1>, InterestWatch, Follower) {
     let interest = RArc::new(InterestV1::default());
+    let follower = Follower::default();
     let update = {
         let (bus, events, interest) = (bus.downgrade(), Arc::clone(events), interest.clone());
+        let follower = follower.clone();
         move || {
             let Some(bus) = bus.upgrade() else { return };
             let mut words = [0_u64; antiphon_plugin_api::abi::MAX_EVENT_TYPES / 64];
@@ -212,11 +404,30 @@ fn watch_interest(bus: &EventBus, events: &Arc<[PluginEvent]>) -> (RArc<Interest
             for (shared, word) in interest.words.iter().zip(words) {
                 shared.store(word, Ordering::Relaxed);
             }
+            follower.tell(words);
         }
     };
     update();
     let watch = bus.on_interest_change(update);
-    (interest, watch)
+    (interest, watch, follower)
+}
+
+/// The worker that has to know which events are wanted.
+#[derive(Clone, Default)]
+struct Follower(Arc<OnceLock<Weak<Connection>>>);
+
+impl Follower {
+    fn follow(&self, worker: &Arc<Connection>, interest: &InterestV1) {
+        let _ = self.0.set(Arc::downgrade(worker));
+        // What has changed since it was started.
+        worker.set_interest(worker::words(interest));
+    }
+
+    fn tell(&self, words: [u64; worker::INTEREST_WORDS]) {
+        if let Some(worker) = self.0.get().and_then(Weak::upgrade) {
+            worker.set_interest(words);
+        }
+    }
 }
 
 /// What a plugin is given of the host.
@@ -231,28 +442,37 @@ impl HostV1 for HostSide {
     }
 
     fn log_level(&self) -> u32 {
-        match tracing::level_filters::LevelFilter::current().into_level() {
-            None => 0,
-            Some(tracing::Level::ERROR) => 1,
-            Some(tracing::Level::WARN) => 2,
-            Some(tracing::Level::INFO) => 3,
-            Some(tracing::Level::DEBUG) => 4,
-            Some(_) => 5,
-        }
+        log_level()
     }
 
     fn log(&self, level: u32, target: RStr<'_>, message: RStr<'_>) {
-        let (plugin, module, message) = (self.name.as_str(), target.as_str(), message.as_str());
-        match level {
-            0 | 1 => tracing::error!(target: "antiphon::plugin", plugin, module, "{message}"),
-            2 => tracing::warn!(target: "antiphon::plugin", plugin, module, "{message}"),
-            3 => tracing::info!(target: "antiphon::plugin", plugin, module, "{message}"),
-            4 => tracing::debug!(target: "antiphon::plugin", plugin, module, "{message}"),
-            _ => tracing::trace!(target: "antiphon::plugin", plugin, module, "{message}"),
-        }
+        log(&self.name, level, target.as_str(), message.as_str());
     }
 
     fn query(&self, _: RStr<'_>, _: u32) -> ROption<CapabilityObject> {
         ROption::RNone
+    }
+}
+
+/// Most verbose level of which records are wanted, as at the ABI.
+fn log_level() -> u32 {
+    match tracing::level_filters::LevelFilter::current().into_level() {
+        None => 0,
+        Some(tracing::Level::ERROR) => 1,
+        Some(tracing::Level::WARN) => 2,
+        Some(tracing::Level::INFO) => 3,
+        Some(tracing::Level::DEBUG) => 4,
+        Some(_) => 5,
+    }
+}
+
+/// Takes a record of a plugin.
+fn log(plugin: &str, level: u32, module: &str, message: &str) {
+    match level {
+        0 | 1 => tracing::error!(target: "antiphon::plugin", plugin, module, "{message}"),
+        2 => tracing::warn!(target: "antiphon::plugin", plugin, module, "{message}"),
+        3 => tracing::info!(target: "antiphon::plugin", plugin, module, "{message}"),
+        4 => tracing::debug!(target: "antiphon::plugin", plugin, module, "{message}"),
+        _ => tracing::trace!(target: "antiphon::plugin", plugin, module, "{message}"),
     }
 }

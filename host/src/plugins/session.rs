@@ -3,8 +3,8 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -29,7 +29,7 @@ use antiphon_plugin_api::{
 use serde::Serialize;
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
 };
 use uuid::Uuid;
 
@@ -109,11 +109,62 @@ pub struct Incoming {
     pub audio: AudioChunk,
 }
 
-/// Commands that are not finished yet.
-#[derive(Debug, Clone, Default)]
+/// The sessions of a plugin that are open.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    open: Mutex<Open>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    sessions: Vec<Weak<Pending>>,
+    count: usize,
+    failed: bool,
+}
+
+impl Sessions {
+    /// Fails what the plugin was asked for, and what it will be asked for.
+    pub(super) fn fail(&self) {
+        let sessions = {
+            let mut open = lock(&self.open);
+            open.failed = true;
+            std::mem::take(&mut open.sessions)
+        };
+        sessions.iter().filter_map(Weak::upgrade).for_each(|session| session.fail());
+    }
+
+    /// Resolves when there are none.
+    pub(super) async fn none(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if lock(&self.open).count == 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// Commands of a session that are not finished yet.
+#[derive(Debug)]
 pub(super) struct Pending {
-    waiting: Arc<Mutex<HashMap<u64, Waiting>>>,
-    next: Arc<AtomicU64>,
+    waiting: Mutex<HashMap<u64, Waiting>>,
+    next: AtomicU64,
+    /// The plugin answers no more.
+    failed: AtomicBool,
+    sessions: Arc<Sessions>,
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let mut open = lock(&self.sessions.open);
+        open.count -= 1;
+        // Those that are gone are few: each removes itself and its like.
+        open.sessions.retain(|session| session.strong_count() > 0);
+        drop(open);
+        self.sessions.changed.notify_waiters();
+    }
 }
 
 /// A command that is not finished yet.
@@ -134,11 +185,40 @@ struct Synthesis {
 }
 
 impl Pending {
+    /// Of a new session.
+    pub(super) fn of(sessions: &Arc<Sessions>) -> Arc<Self> {
+        let mut open = lock(&sessions.open);
+        open.count += 1;
+        let pending = Arc::new(Self {
+            waiting: Mutex::default(),
+            next: AtomicU64::new(0),
+            failed: AtomicBool::new(open.failed),
+            sessions: Arc::clone(sessions),
+        });
+        open.sessions.push(Arc::downgrade(&pending));
+        pending
+    }
+
     fn begin(&self) -> (u64, Completion) {
         let token = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let (sender, receiver) = oneshot::channel();
-        lock(&self.waiting).insert(token, Waiting { finished: sender, synthesis: None });
+        let mut waiting = lock(&self.waiting);
+        // Without a sender, the receiver fails at once.
+        if !self.failed.load(Ordering::Relaxed) {
+            waiting.insert(token, Waiting { finished: sender, synthesis: None });
+        }
+        drop(waiting);
         (token, Completion { token, receiver })
+    }
+
+    fn fail(&self) {
+        let mut waiting = lock(&self.waiting);
+        self.failed.store(true, Ordering::Relaxed);
+        waiting.clear();
+    }
+
+    fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 
     fn says(&self, token: u64, id: Uuid, turn_id: Option<TurnId>) {
@@ -190,7 +270,7 @@ struct Sink {
     events: Arc<[PluginEvent]>,
     to_agent: mpsc::Sender<Arc<Envelope>>,
     audio: mpsc::Sender<Incoming>,
-    pending: Pending,
+    pending: Weak<Pending>,
     runtime: Handle,
 }
 
@@ -199,13 +279,13 @@ pub(super) fn sink(
     plugin: Arc<PluginBaseEvent>,
     events: Arc<[PluginEvent]>,
     runtime: Handle,
-) -> (SinkBox, Pending, Received) {
+    pending: &Arc<Pending>,
+) -> (SinkBox, Received) {
     let (to_agent, events_received) = mpsc::channel(EVENT_CAPACITY);
     let (audio, audio_received) = mpsc::channel(AUDIO_CAPACITY);
-    let pending = Pending::default();
-    let sink = Sink { session, plugin, events, to_agent, audio, pending: pending.clone(), runtime };
+    let sink = Sink { session, plugin, events, to_agent, audio, pending: Arc::downgrade(pending), runtime };
     let received = Received { events: events_received, audio: audio_received };
-    (SinkBox::from_value(sink, TD_Opaque), pending, received)
+    (SinkBox::from_value(sink, TD_Opaque), received)
 }
 
 impl Sink {
@@ -214,7 +294,7 @@ impl Sink {
         if !self.session.is_wanted(TtsAudioEvent::event_type()) {
             return;
         }
-        let synthesis = self.pending.next_piece(token);
+        let synthesis = self.pending.upgrade().and_then(|pending| pending.next_piece(token));
         let event = TtsAudioEvent {
             synthesis_id: synthesis.map(|synthesis| synthesis.id),
             chunk_index: synthesis.map_or(0, |synthesis| synthesis.pieces - 1),
@@ -289,7 +369,9 @@ impl SinkV1 for Sink {
     }
 
     fn finished(&self, token: u64, outcome: Outcome) {
-        self.pending.finish(token, outcome);
+        if let Some(pending) = self.pending.upgrade() {
+            pending.finish(token, outcome);
+        }
     }
 
     fn wake_when_ready(&self, output: u32, waker: WakerBox) {
@@ -333,16 +415,19 @@ macro_rules! session {
         $(#[$meta])*
         pub struct $name {
             object: $object,
-            pending: Pending,
+            pending: Arc<Pending>,
         }
 
         impl $name {
-            pub(super) fn new(object: $object, pending: Pending) -> Self {
+            pub(super) fn new(object: $object, pending: Arc<Pending>) -> Self {
                 Self { object, pending }
             }
 
             /// Sends a command, waiting while the plugin has no room.
             async fn send(&self, attempt: impl FnMut() -> Status) -> Result<(), PluginSessionError> {
+                if self.pending.has_failed() {
+                    return Err(PluginSessionError::Closed);
+                }
                 answer(when_ready(attempt, |waker| self.object.wake_when_ready(waker)).await)
             }
 

@@ -27,13 +27,6 @@ use super::{
 };
 use crate::child::{ChildError, Ending, NOT_BEGUN, Running, Task, spawn};
 
-/// The end of a worker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Death {
-    /// How it ended, for people: `crashed with SIGSEGV (invalid memory access)`.
-    pub(crate) reason: String,
-}
-
 type Log = Box<dyn Fn(u32, &str, &str) + Send>;
 
 /// A running worker, seen from the host. It ends with the last of its handles.
@@ -47,7 +40,8 @@ pub(crate) struct Connection {
     numbers: AtomicU64,
     /// Why we end it.
     verdict: Mutex<Option<String>>,
-    death: watch::Sender<Option<Death>>,
+    /// How it ended, for people: `crashed with SIGSEGV (invalid memory access)`.
+    death: watch::Sender<Option<String>>,
 }
 
 #[derive(Default)]
@@ -205,6 +199,11 @@ impl Connection {
         self.outbox.send(&ToWorker::Interest(words));
     }
 
+    /// Whether the worker has ended.
+    pub(crate) fn has_died(&self) -> bool {
+        lock(&self.sessions).dead
+    }
+
     /// Kills the worker; its sessions tell the reason.
     pub(crate) fn kill(&self, reason: impl Into<String>) {
         lock(&self.verdict).get_or_insert(reason.into());
@@ -212,10 +211,10 @@ impl Connection {
     }
 
     /// Resolves when the worker has ended, and says how.
-    pub(crate) async fn died(&self) -> Death {
+    pub(crate) async fn died(&self) -> String {
         let mut death = self.death.subscribe();
         let known = death.wait_for(Option::is_some).await;
-        known.ok().and_then(|death| death.clone()).unwrap_or_else(|| Death { reason: "ended".into() })
+        known.ok().and_then(|death| death.clone()).unwrap_or_else(|| "ended".into())
     }
 
     pub(super) fn open(&self, kind: &'static str, session_id: &str, sink: SinkBox) -> Arc<Session> {
@@ -318,7 +317,7 @@ impl Connection {
         // A plugin that is gone is stopped; whoever asked whether it answers learns of its end otherwise.
         let waiting = std::mem::take(&mut *lock(&self.waiting));
         waiting.into_values().for_each(|waker| waker.wake());
-        self.death.send_replace(Some(Death { reason }));
+        self.death.send_replace(Some(reason));
     }
 }
 

@@ -25,6 +25,7 @@ use antiphon_plugin_api::{
 };
 
 use super::{
+    CRASHED,
     frame::{self, Command, ToWorker},
     outbox::Outbox,
     pump::{Outlet, Pump},
@@ -227,9 +228,6 @@ fn error(reason: &str) -> Vec<u8> {
     };
     rmp_serde::to_vec_named(&event).expect("errors are plain data")
 }
-
-/// Code of the error that tells of a worker's end.
-const CRASHED: &str = "plugin_crashed";
 
 /// The plugin of a worker.
 pub(super) fn plugin(connection: &Arc<Connection>) -> PluginBox {

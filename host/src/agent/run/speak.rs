@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use antiphon_core::{
-    SpeechId,
+    SpeechId, TurnId,
     event::{
         Envelope, Stamp,
         agent::{
@@ -27,8 +27,10 @@ use crate::{
     agent::{
         mouth::{Opening, Reply, Times, ToSynthesise},
         output::{Discard, Piece, Played, Player},
+        stage::{Stage, link},
     },
-    plugins::{Incoming, Received, chain},
+    plugins::{Incoming, chain},
+    worker::CRASHED,
 };
 
 impl Conversation {
@@ -64,10 +66,17 @@ impl Conversation {
         let generation = reply.generation;
         let request =
             LlmRequest { request_id: reply.request_id.clone(), instructions, messages, eager: false };
-        let Some((llm, _)) = &self.llm else {
+        let Some(stage) = &mut self.llm else {
             let message = "there is no language model to answer".into();
             self.fail_reply(ComponentKind::Llm, "no_provider", message).await;
             return;
+        };
+        let (llm, _) = match stage.ensure().await {
+            Ok(link) => link,
+            Err(down) => {
+                self.fail_reply(ComponentKind::Llm, "provider_down", down.to_string()).await;
+                return;
+            }
         };
         match tokio::time::timeout(timeout, llm.respond(Some(turn_id), &request)).await {
             Ok(Ok(completion)) => {
@@ -96,10 +105,17 @@ impl Conversation {
             if delta.item_id == request {
                 self.generated(&delta.delta).await;
             }
-        } else if let Some(error) = event.payload_as::<LlmErrorEvent>()
-            && error.request_id == request
-        {
-            self.fail_reply(ComponentKind::Llm, "llm", error.error_message.clone()).await;
+        } else if let Some(error) = event.payload_as::<LlmErrorEvent>() {
+            let turn_id = self.reply.as_ref().and_then(|reply| reply.turn_id);
+            // A process that has died knows of turns only.
+            let is_ours = match error.request_id {
+                Some(_) => error.request_id == request,
+                None => event.base().turn_id == turn_id,
+            };
+            if is_ours {
+                let code = code_of(error.error_code.as_deref(), "llm");
+                self.fail_reply(ComponentKind::Llm, code, error.error_message.clone()).await;
+            }
         }
     }
 
@@ -130,8 +146,8 @@ impl Conversation {
                 self.tell(turn_id, SpeechStartEvent { speech_id, streaming: true, text: None }).await;
             }
             let event = TtsChunkQueuedEvent { chunk_id: chunk as u64, text, speech_id };
-            let stamp = Stamp { turn_id, plugin: self.tts_base.clone(), ..Stamp::default() };
-            if stamp.plugin.is_some() {
+            if let Some(tts) = &self.tts {
+                let stamp = Stamp { turn_id, plugin: Some(Arc::clone(tts.base())), ..Stamp::default() };
                 self.tell_with(stamp, event).await;
             }
         }
@@ -141,11 +157,20 @@ impl Conversation {
         let ToSynthesise { chunk, text, synthesis_id } = next;
         let timeout = self.timeout();
         let Some(reply) = &mut self.reply else { return };
-        let Some((tts, _)) = &self.tts else {
+        let (generation, turn_id) = (reply.generation, reply.turn_id);
+        // What a voice that broke in this reply has left to say stays unsaid: the next reply has a new one.
+        let Some(stage) = self.tts.as_mut().filter(|_| !reply.voice_lost) else {
             reply.synthesis_ended(chunk);
             return;
         };
-        let (generation, turn_id) = (reply.generation, reply.turn_id);
+        let (tts, _) = match stage.ensure().await {
+            Ok(link) => link,
+            Err(down) => {
+                reply.synthesis_ended(chunk);
+                self.lose_voice("provider_down", turn_id, down.to_string()).await;
+                return;
+            }
+        };
         let request = TtsRequest { text, synthesis_id, speech_id: reply.speech_id, chunk_id: chunk as u64 };
         match tokio::time::timeout(timeout, tts.synthesize(turn_id, &request)).await {
             Ok(Ok(completion)) => {
@@ -175,11 +200,30 @@ impl Conversation {
             }
         } else if let Some(error) = event.payload_as::<TtsErrorEvent>() {
             let turn_id = event.base().turn_id;
+            let code = code_of(error.error_code.as_deref(), "tts");
+            if self.tts.as_ref().is_some_and(Stage::has_ended) {
+                return self.lose_voice(code, turn_id, error.error_message.clone()).await;
+            }
             if let Some(reply) = &mut self.reply {
                 reply.failed = true;
             }
-            self.error(turn_id, ComponentKind::Tts, "tts", error.error_message.clone()).await;
+            self.error(turn_id, ComponentKind::Tts, code, error.error_message.clone()).await;
         }
+    }
+
+    /// The plugin that speaks is gone: the reply ends after what it has spoken.
+    async fn lose_voice(&mut self, code: &str, turn_id: Option<TurnId>, message: String) {
+        let lost = self.reply.as_mut().is_some_and(|reply| !std::mem::replace(&mut reply.voice_lost, true));
+        if !lost {
+            return;
+        }
+        self.error(turn_id, ComponentKind::Tts, code, message).await;
+        let Some(reply) = &mut self.reply else { return };
+        reply.failed = true;
+        if let (Some((llm, _)), Some(token)) = (link(&mut self.llm), reply.llm_token) {
+            llm.cancel(token);
+        }
+        self.generation_ended().await;
     }
 
     pub(super) fn audio(&mut self, Incoming { token, audio }: Incoming) {
@@ -298,12 +342,12 @@ impl Conversation {
 
     /// A plugin's session ended by itself, which no plugin should do.
     pub(super) async fn lost_plugin(&mut self) {
-        let llm_gone = self.llm.as_ref().is_some_and(|(_, received)| received.events.is_closed());
+        let llm_gone = link(&mut self.llm).is_some_and(|(_, received)| received.events.is_closed());
         let (component, what) = if llm_gone {
-            self.llm = None;
+            self.llm.as_mut().map(|stage| stage.link.take());
             (ComponentKind::Llm, "language model")
         } else {
-            self.tts = None;
+            self.tts.as_mut().map(|stage| stage.link.take());
             (ComponentKind::Tts, "synthesiser")
         };
         self.broken = true;
@@ -325,10 +369,10 @@ impl Conversation {
         if let Some(player) = &self.player {
             player.flush_before(reply.generation + 1);
         }
-        if let (Some((llm, _)), Some(token)) = (&self.llm, reply.llm_token) {
+        if let (Some((llm, _)), Some(token)) = (link(&mut self.llm), reply.llm_token) {
             llm.cancel(token);
         }
-        if let Some((tts, _)) = &self.tts {
+        if let Some((tts, _)) = link(&mut self.tts) {
             reply.running_syntheses().into_iter().for_each(|token| tts.cancel(token));
         }
         self.end_reply(Some(reason)).await;
@@ -426,10 +470,15 @@ fn transcript(
     }
 }
 
-fn try_receive<S>(session: &mut Option<(S, Received)>) -> Option<Arc<Envelope>> {
-    session.as_mut()?.1.events.try_recv().ok()
+fn try_receive<S>(stage: &mut Option<Stage<S>>) -> Option<Arc<Envelope>> {
+    link(stage)?.1.events.try_recv().ok()
 }
 
-fn try_receive_audio<S>(session: &mut Option<(S, Received)>) -> Option<Incoming> {
-    session.as_mut()?.1.audio.try_recv().ok()
+fn try_receive_audio<S>(stage: &mut Option<Stage<S>>) -> Option<Incoming> {
+    link(stage)?.1.audio.try_recv().ok()
+}
+
+/// What the agent's own error is called: a plugin that is gone is told apart from one that failed.
+fn code_of<'a>(code: Option<&'a str>, other: &'a str) -> &'a str {
+    code.filter(|code| *code == CRASHED).unwrap_or(other)
 }

@@ -57,7 +57,7 @@ impl Run<'_> {
     ///
     /// Settings do not fit. What goes wrong with a recording is in the report.
     pub(super) async fn all(&self, recordings: Vec<Recording>, report: &mut RunReport) -> Result<()> {
-        self.setup.check_settings(self.host.plugins())?;
+        self.setup.check_settings(&self.host.plugins())?;
         self.tell_replaced(report);
         let is_one = self.args.recordings.len() == 1;
         for recording in recordings {
@@ -118,7 +118,7 @@ impl Run<'_> {
     /// Says, once, which stages have no plugin.
     fn tell_missing(&self, agent: &Agent, report: &mut RunReport) {
         for missing in agent.missing() {
-            let reason = explain(missing, self.host.plugins());
+            let reason = explain(missing, &self.host.plugins());
             if report.misses(missing.kind, &reason) {
                 warn(format!("going on without a stage: {reason}"));
             }

@@ -228,7 +228,9 @@ fn described(event: &Event<BaseEvent>) -> (Ink, String) {
     let of = |key: &str| fields.get(key).and_then(Value::as_str);
     let ink = match event.event_type() {
         name if name.ends_with(".error") || name == "bus.exception" => Ink::Red,
-        "plugin.lifecycle" if of("phase").is_some_and(|phase| phase == "failed" || phase == "crashed") => {
+        "plugin.lifecycle"
+            if of("phase").is_some_and(|phase| phase == "failed" || phase == "quarantined") =>
+        {
             Ink::Red
         }
         "agent.warning" | "bus.lagged" | "speech.interrupted" => Ink::Yellow,
