@@ -287,7 +287,8 @@ async fn a_handler_that_panics_or_hangs_is_an_exception_and_changes_nothing() {
 async fn a_plugin_that_panics_while_it_starts_is_listed_and_the_others_work() {
     let plugins = PluginDir::of(&["llm-rules"]).with_misbehave();
     let host = Host::builder().plugin_dir(plugins.path()).set("misbehave", "start", "panic").start().await;
-    let find = |name: &str| host.plugins().into_iter().find(|plugin| plugin.name == name).expect("it was found");
+    let find =
+        |name: &str| host.plugins().into_iter().find(|plugin| plugin.name == name).expect("it was found");
     assert_eq!(find("misbehave").state, PluginState::Failed);
     let error = find("misbehave").error.clone().unwrap_or_default();
     assert!(error.contains("panicked while starting, as asked"), "{error}");

@@ -69,7 +69,7 @@ fn provider(setup: &Setup, host: &Host, kind: Kind) -> Result<String, NoProvider
         Kind::Tts => &agent.tts,
         Kind::Vision => &None,
     };
-    let name = |plugin: &std::sync::Arc<PluginInstance>| plugin.manifest().name.clone();
+    let name = |plugin: std::sync::Arc<PluginInstance>| plugin.manifest().name.clone();
     host.provider(kind, wanted.as_deref()).map(name)
 }
 
@@ -127,7 +127,7 @@ fn to_text(setup: &Setup, host: &Host, stages: &[Stage], ready: bool, style: Sty
 }
 
 fn plugins_in(host: &Host, directory: &std::path::Path) -> String {
-    let found = host.plugins().iter().filter(|plugin| plugin.path.parent() == Some(directory));
+    let found = host.plugins().into_iter().filter(|plugin| plugin.path.parent() == Some(directory));
     count(found.count() as u64, "library").replace("librarys", "libraries")
 }
 
@@ -137,7 +137,8 @@ fn cures(setup: &Setup, host: &Host, stages: &[Stage]) -> Vec<String> {
     let is_foreign = |plugin: &&Plugin| {
         matches!(inspect(&plugin.path), Err(InspectError::NoPlugin | InspectError::NotElf { .. }))
     };
-    let broken = host.plugins().iter().filter(|plugin| plugin.state == PluginState::Failed);
+    let plugins = host.plugins();
+    let broken = plugins.iter().filter(|plugin| plugin.state == PluginState::Failed);
     let broken = broken.filter(|plugin| !is_foreign(plugin));
     let mut cures: Vec<String> =
         broken.filter_map(|plugin| Some(format!("{}: {}", plugin.name, setup.problem(plugin)?))).collect();
@@ -145,7 +146,7 @@ fn cures(setup: &Setup, host: &Host, stages: &[Stage]) -> Vec<String> {
         let Err(NoProvider { wanted, reasons, .. }) = plugin else { continue };
         // What is broken is in the list already.
         let disabled = reasons.iter().find(|(name, _)| {
-            host.plugins().iter().any(|plugin| plugin.name == *name && plugin.state == PluginState::Stopped)
+            plugins.iter().any(|plugin| plugin.name == *name && plugin.state == PluginState::Stopped)
         });
         match (wanted, disabled) {
             (_, Some((name, _))) => {

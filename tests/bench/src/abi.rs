@@ -36,7 +36,7 @@ pub(crate) fn measure(args: &Args, report: &mut Report) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(1).build()?;
     let directory = plugin_directory(&args.out)?;
     let host = runtime.block_on(Host::builder().plugin_dir(&directory).start());
-    let plugin = Arc::clone(host.provider(Kind::Llm, Some("bench-plugin"))?);
+    let plugin = host.provider(Kind::Llm, Some("bench-plugin"))?;
     let output = args.out.join("criterion");
     let mut criterion = Criterion::default()
         .with_measurement(CpuTime)

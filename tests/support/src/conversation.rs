@@ -100,6 +100,10 @@ impl Setup {
             let Self { plugins, settings, config, pace, output, bus } = self;
             let recorder = Recorder::attach(&bus);
             let mut host = Host::builder().plugin_dir(plugins.path()).bus(bus);
+            // As the program does: all tests can be run with plugins in processes of their own.
+            for plugin in std::env::var("ANTIPHON_ISOLATE").iter().flat_map(|list| list.split(',')) {
+                host = host.isolate(plugin);
+            }
             for (plugin, key, value) in settings {
                 host = host.set(plugin, key, value);
             }
