@@ -230,7 +230,17 @@ fn what_happens_in_a_turn_is_told_in_the_order_of_the_pipeline() {
         let deltas: String = turn.texts("llm.response.delta", "delta").concat();
         assert_eq!(turn.only("llm.response.final")["text"], deltas);
     }
-    assert_eq!(events.0.last().map(|event| &event["type"]), Some(&"session.closed".into()));
+    ends_in_order(&events);
+}
+
+/// The conversation's last word, then the plugins': each stops once.
+#[track_caller]
+fn ends_in_order(events: &EventLog) {
+    let last = |event_type: &str| positions(events, event_type).last().copied();
+    let closed = last("session.closed").unwrap_or_else(|| panic!("no end: {events}"));
+    for event in events.iter().skip(closed + 1) {
+        assert_eq!((event["type"].as_str(), event["phase"].as_str()), (Some("plugin.lifecycle"), Some("stopped")));
+    }
 }
 
 fn positions(events: &EventLog, event_type: &str) -> Vec<usize> {
@@ -278,7 +288,7 @@ fn ctrl_c_ends_the_conversation_in_order() {
     let events = EventLog::read(&events);
     Schemas::of_everything().check(&events);
     assert_eq!(events.only("speech.interrupted")["reason"], "shutdown");
-    assert_eq!(events.0.last().map(|event| &event["type"]), Some(&"session.closed".into()), "{events}");
+    ends_in_order(&events);
     let reply = Wav::read(&reply);
     let played_ms = events.only("agent.agent_turn_ended")["played_ms"].as_f64().expect("a number");
     let late_ms = reply.seconds() * 1e3 - played_ms;
@@ -290,5 +300,5 @@ fn events_go_to_standard_output_alone_where_they_are_asked_for() {
     let outcome = talk(&go_forward(), &PluginDir::all(), Path::new("-")).run().done();
     let events = EventLog::parse(&outcome.stdout);
     Schemas::of_everything().check(&events);
-    assert_eq!(events.0.last().map(|event| &event["type"]), Some(&"session.closed".into()));
+    ends_in_order(&events);
 }
