@@ -79,9 +79,14 @@ mod tests {
     #[test]
     fn each_word_comes_back_as_a_piece_of_its_own() {
         testing::run(async {
-            let mut plugin = Harness::<Backwards>::start(json!({})).await.expect("starts");
+            let mut plugin = Harness::<Backwards>::start(json!({}))
+                .await
+                .expect("starts");
             let reply = plugin.respond("go forward").await;
-            assert_eq!((reply.text.as_str(), reply.outcome), ("og drawrof", Outcome::COMPLETED));
+            assert_eq!(
+                (reply.text.as_str(), reply.outcome),
+                ("og drawrof", Outcome::COMPLETED)
+            );
             assert_eq!(reply.events.of("llm.response.delta").len(), 2);
         });
     }
@@ -89,9 +94,14 @@ mod tests {
     #[test]
     fn an_interrupted_reply_stops_in_the_middle_and_the_next_is_whole() {
         testing::run(async {
-            let mut plugin = Harness::<Backwards>::start(json!({})).await.expect("starts");
+            let mut plugin = Harness::<Backwards>::start(json!({}))
+                .await
+                .expect("starts");
             let cut = plugin.respond("one two three").cancel_after(2).await;
-            assert_eq!((cut.text.as_str(), cut.outcome), ("eno owt", Outcome::CANCELLED));
+            assert_eq!(
+                (cut.text.as_str(), cut.outcome),
+                ("eno owt", Outcome::CANCELLED)
+            );
             assert_eq!(plugin.respond("one two three").await.text, "eno owt eerht");
         });
     }
@@ -99,10 +109,17 @@ mod tests {
     #[test]
     fn nothing_to_answer_is_an_error_and_says_what_to_do() {
         testing::run(async {
-            let mut plugin = Harness::<Backwards>::start(json!({})).await.expect("starts");
+            let mut plugin = Harness::<Backwards>::start(json!({}))
+                .await
+                .expect("starts");
             let reply = plugin.respond("").await;
             assert_eq!(reply.outcome, Outcome::FAILED);
-            assert!(reply.events.error().is_some_and(|text| text.contains("at least one word")));
+            assert!(
+                reply
+                    .events
+                    .error()
+                    .is_some_and(|text| text.contains("at least one word"))
+            );
         });
     }
 
@@ -112,7 +129,9 @@ mod tests {
             let settings = json!({ "max_words": 1 });
             let mut plugin = Harness::<Backwards>::start(settings).await.expect("starts");
             assert_eq!(plugin.respond("one two three").await.text, "eno");
-            let error = Harness::<Backwards>::start(json!({ "max_wrods": 1 })).await.err();
+            let error = Harness::<Backwards>::start(json!({ "max_wrods": 1 }))
+                .await
+                .err();
             assert!(error.is_some_and(|error| error.to_string().contains("max_wrods")));
         });
     }

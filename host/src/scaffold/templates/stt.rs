@@ -173,7 +173,10 @@ mod tests {
             let settings = json!({ "quiet_db": -3.0 });
             let mut plugin = Harness::<Listener>::start(settings).await.expect("starts");
             let heard = plugin.listen([one_second()]).await;
-            assert_eq!((heard.text.as_str(), heard.outcome), ("", Outcome::COMPLETED));
+            assert_eq!(
+                (heard.text.as_str(), heard.outcome),
+                ("", Outcome::COMPLETED)
+            );
         });
     }
 }

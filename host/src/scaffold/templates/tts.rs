@@ -116,7 +116,10 @@ mod tests {
         testing::run(async {
             let mut plugin = Harness::<Tones>::start(json!({})).await.expect("starts");
             let speech = plugin.synthesize("go forward").await;
-            assert_eq!((speech.sample_rate_hz, speech.channels), (SAMPLE_RATE_HZ, 1));
+            assert_eq!(
+                (speech.sample_rate_hz, speech.channels),
+                (SAMPLE_RATE_HZ, 1)
+            );
             let words: Vec<&str> = speech.words.iter().map(|word| word.word.as_str()).collect();
             assert_eq!(words, ["go", "forward"]);
             let end_ms = speech.audio.len() as f64 / f64::from(SAMPLE_RATE_HZ) * 1e3;

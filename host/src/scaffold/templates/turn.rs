@@ -150,10 +150,24 @@ mod tests {
     #[test]
     fn a_turn_ends_after_silence_and_says_how_long_both_were() {
         testing::run(async {
-            let mut plugin = Harness::<ByLoudness>::start(json!({})).await.expect("starts");
-            let audio = [level(0, 200), level(3000, 500), level(0, 300), level(3000, 200)];
-            let heard = plugin.detect(audio.into_iter().chain([level(0, 1000)])).await;
-            let types = ["vad.speech_start", "turn.started", "vad.speech_end", "turn.ended"];
+            let mut plugin = Harness::<ByLoudness>::start(json!({}))
+                .await
+                .expect("starts");
+            let audio = [
+                level(0, 200),
+                level(3000, 500),
+                level(0, 300),
+                level(3000, 200),
+            ];
+            let heard = plugin
+                .detect(audio.into_iter().chain([level(0, 1000)]))
+                .await;
+            let types = [
+                "vad.speech_start",
+                "turn.started",
+                "vad.speech_end",
+                "turn.ended",
+            ];
             assert_eq!(heard.events.types(), types);
             let ended = &heard.events.of("turn.ended")[0];
             assert_eq!(ended["duration_ms"], 1000.0);
@@ -164,7 +178,9 @@ mod tests {
     #[test]
     fn a_click_is_no_turn_and_the_end_of_the_audio_ends_one() {
         testing::run(async {
-            let mut plugin = Harness::<ByLoudness>::start(json!({})).await.expect("starts");
+            let mut plugin = Harness::<ByLoudness>::start(json!({}))
+                .await
+                .expect("starts");
             let heard = plugin.detect([level(3000, 40), level(0, 1000)]).await;
             assert!(heard.events.is_empty());
             let heard = plugin.detect([level(3000, 400)]).await;
@@ -176,8 +192,15 @@ mod tests {
     fn the_silence_can_be_set() {
         testing::run(async {
             let settings = json!({ "silence_ms": 200 });
-            let mut plugin = Harness::<ByLoudness>::start(settings).await.expect("starts");
-            let audio = [level(3000, 500), level(0, 300), level(3000, 500), level(0, 300)];
+            let mut plugin = Harness::<ByLoudness>::start(settings)
+                .await
+                .expect("starts");
+            let audio = [
+                level(3000, 500),
+                level(0, 300),
+                level(3000, 500),
+                level(0, 300),
+            ];
             assert_eq!(plugin.detect(audio).await.events.of("turn.ended").len(), 2);
         });
     }
