@@ -55,11 +55,11 @@ fn kind() -> impl TypedValueParser<Value = Kind> {
 
 pub(super) fn run(args: &Args) -> Result<Exit> {
     let Args { kind, name, path, plugin_api, json } = args;
-    let plugin_api = match plugin_api {
+    let from = match plugin_api {
         Some(text) => PluginApi::read(text)?,
         None => PluginApi::of_this_program(),
     };
-    let files = scaffold::render(*kind, name, &plugin_api)?;
+    let files = scaffold::render(*kind, name, &from)?;
     let directory = path.clone().unwrap_or_else(|| name.into());
     scaffold::write(&directory, &files)?;
     let directory = directory.canonicalize().context("the new directory is gone already")?;
@@ -71,7 +71,7 @@ pub(super) fn run(args: &Args) -> Result<Exit> {
             "directory": directory.display().to_string(),
             "files": files.iter().map(|(path, _)| path.display().to_string()).collect::<Vec<_>>(),
             "library": directory.join(&library).display().to_string(),
-            "plugin_api": plugin_api.to_json(),
+            "plugin_api": from.to_json(),
         }))?;
         return Ok(Exit::Done);
     }
@@ -82,7 +82,12 @@ pub(super) fn run(args: &Args) -> Result<Exit> {
     for (path, _) in &files {
         writeln!(text, "  {}", style.paint(Ink::Dim, path.display())).expect("text grows");
     }
-    writeln!(text, "It takes antiphon-plugin-api from {plugin_api}").expect("text grows");
+    writeln!(text, "It takes antiphon-plugin-api from {from}").expect("text grows");
+    if plugin_api.is_none() && matches!(from, PluginApi::Version(_)) {
+        let hint =
+            "the checkout that this program was built from is not here; --plugin-api PATH names another";
+        writeln!(text, "  {}", style.paint(Ink::Dim, hint)).expect("text grows");
+    }
     writeln!(text, "\nNext:").expect("text grows");
     let there = quoted(&from_here(&directory));
     let next = [
