@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`host`] is what programs use; [`plugins`] finds, opens and starts plugin libraries ([`inspect`] reads
 //! them without running them, [`loader`] opens them); [`agent`] holds one conversation; [`media`] reads and writes
-//! recordings; [`config`] is the configuration file.
+//! recordings; [`config`] is the configuration file; [`scaffold`] makes the crate of a new plugin.
 //!
 //! Not here: the `antiphon` command itself; that is the binary beside this library.
 
@@ -14,6 +14,7 @@ pub mod inspect;
 pub mod loader;
 pub mod media;
 pub mod plugins;
+pub mod scaffold;
 mod worker;
 
 pub use antiphon_core as core;

@@ -12,6 +12,7 @@ mod docs;
 mod events;
 mod isolation;
 mod library;
+mod scaffold;
 mod tidy;
 
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! `antiphon plugins`: what is installed, what each plugin declares, and why some cannot be used.
 
+mod new;
+
 use std::{fmt::Write as _, path::Path};
 
 use antiphon_core::EventBus;
@@ -54,6 +56,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    New(new::Args),
 }
 
 const LIST_EXAMPLES: &str = "\
@@ -73,6 +76,7 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit> {
     match args.command {
         Command::List { no_start, json } => list(&setup, no_start, json).await,
         Command::Inspect { plugin, json } => inspect(&setup, &plugin, json).await,
+        Command::New(args) => new::run(&args),
     }
 }
 
