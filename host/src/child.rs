@@ -36,6 +36,8 @@ const PROTOCOL: u32 = 1;
 pub(crate) enum Task {
     /// Says that children can be started.
     Hello,
+    /// Tries a plugin library.
+    Scan(PathBuf),
 }
 
 /// The first message to a child.

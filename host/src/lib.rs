@@ -1,7 +1,7 @@
 //! Loads plugins and runs agents.
 //!
-//! Reading order: [`host`] is what programs use; [`plugins`] finds, opens and starts plugin libraries ([`inspect`] reads
-//! them without running them, [`loader`] opens them); [`agent`] holds one conversation; [`media`] reads and writes
+//! Reading order: [`host`] is what programs use; [`plugins`] opens and starts plugin libraries ([`scan`] finds them and
+//! tries them first, [`inspect`] reads them without running them, [`loader`] opens them); [`agent`] holds one conversation; [`media`] reads and writes
 //! recordings; [`config`] is the configuration file.
 //!
 //! Not here: the `antiphon` command itself; that is the binary beside this library.
@@ -14,6 +14,7 @@ pub mod inspect;
 pub mod loader;
 pub mod media;
 pub mod plugins;
+pub mod scan;
 
 pub use antiphon_core as core;
 pub use antiphon_plugin_api::{LlmRequest, TtsRequest, abi::Outcome};
