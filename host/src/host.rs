@@ -8,7 +8,9 @@ use tokio::runtime::Handle;
 
 use crate::{
     agent::AgentBuilder,
+    child::ChildProgram,
     plugins::{self, Kind, Plugin, PluginInstance, PluginState},
+    scan::{Cache, Lock, Report, Scanner},
 };
 
 /// How long a plugin may take to stop.
@@ -23,6 +25,7 @@ pub(crate) const HANDLERS_DEADLINE: Duration = Duration::from_secs(5);
 pub struct Host {
     bus: EventBus,
     plugins: Vec<Plugin>,
+    scanned: Report,
 }
 
 /// A host in the making.
@@ -33,6 +36,11 @@ pub struct HostBuilder {
     disabled: Vec<String>,
     settings: BTreeMap<String, Map<String, Value>>,
     bus: Option<EventBus>,
+    program: Option<ChildProgram>,
+    cache: Option<PathBuf>,
+    scan_timeout: Option<Duration>,
+    allow_writable: bool,
+    lock: Option<Lock>,
 }
 
 /// No plugin can do what is wanted.
@@ -76,23 +84,72 @@ impl HostBuilder {
         self
     }
 
+    /// The program that tries plugins before they are opened here. Default: [`ChildProgram::find`].
+    pub fn child_program(mut self, program: ChildProgram) -> Self {
+        self.program = Some(program);
+        self
+    }
+
+    /// Where it is remembered what came of trying plugins, and where copies of them are. Default: [`Cache::open`].
+    pub fn cache_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.cache = Some(directory.into());
+        self
+    }
+
+    /// Time that a plugin may take to be tried. Default: 30 seconds.
+    pub fn scan_timeout(mut self, timeout: Duration) -> Self {
+        self.scan_timeout = Some(timeout);
+        self
+    }
+
+    /// Takes plugins also from directories that every user of the machine can write. Default: no.
+    pub fn allow_writable_dirs(mut self, allow: bool) -> Self {
+        self.allow_writable = allow;
+        self
+    }
+
+    /// Takes only the plugins of a lock.
+    pub fn lock(mut self, lock: Lock) -> Self {
+        self.lock = Some(lock);
+        self
+    }
+
+    /// What looks for the plugins of this host. Blocks: it opens the cache.
+    pub fn scanner(&self) -> Scanner {
+        let program = self.program.clone().map_or_else(ChildProgram::find, Ok);
+        let scanner = Scanner::new(program, Cache::open(self.cache.as_deref()))
+            .allow_writable_dirs(self.allow_writable)
+            .lock(self.lock.clone());
+        match self.scan_timeout {
+            Some(timeout) => scanner.timeout(timeout),
+            None => scanner,
+        }
+    }
+
+    /// Opens the plugins without starting any. Blocks.
+    #[must_use]
+    pub fn load(&self) -> (Vec<Plugin>, Report) {
+        let scanner = self.scanner();
+        (plugins::load(&scanner, &self.directories, &self.disabled), scanner.report())
+    }
+
     /// Opens and starts the plugins. Those that cannot be used are listed with the reason; they do not keep the host from
     /// starting.
     ///
     /// # Panics
     ///
     /// Outside of a tokio runtime.
-    pub async fn start(self) -> Host {
-        let Self { directories, disabled, settings, bus } = self;
+    pub async fn start(mut self) -> Host {
+        let (bus, settings) = (self.bus.take(), std::mem::take(&mut self.settings));
         let clock = || -> Arc<dyn Clock> { Arc::new(SystemClock::new()) };
         let bus = bus.unwrap_or_else(|| EventBus::with(Handle::current(), clock()));
-        let loading = tokio::task::spawn_blocking(move || plugins::load(&directories, &disabled));
-        let mut plugins = loading.await.unwrap_or_else(|error| {
+        let loading = tokio::task::spawn_blocking(move || self.load());
+        let (mut plugins, scanned) = loading.await.unwrap_or_else(|error| {
             tracing::error!("loading the plugins failed: {error}");
-            Vec::new()
+            (Vec::new(), Report::default())
         });
         plugins::start(&mut plugins, &bus, &settings).await;
-        Host { bus, plugins }
+        Host { bus, plugins, scanned }
     }
 }
 
@@ -112,6 +169,12 @@ impl Host {
     #[must_use]
     pub fn plugins(&self) -> &[Plugin] {
         &self.plugins
+    }
+
+    /// What it took to find out which plugins can be opened.
+    #[must_use]
+    pub fn scanned(&self) -> Report {
+        self.scanned
     }
 
     /// The running plugin for a kind of work: the one of this name, or the one of the highest rank (by name, where

@@ -14,7 +14,7 @@ use antiphon_host::{
 use serde_json::Value;
 use tokio::{sync::mpsc, time::timeout};
 
-use crate::{HANG, events::EventLog, plugins::PluginDir};
+use crate::{HANG, built, events::EventLog, plugins::PluginDir};
 
 /// A conversation in the making.
 #[must_use = "nothing happens before `start`"]
@@ -99,7 +99,7 @@ impl Setup {
         async move {
             let Self { plugins, settings, config, pace, output, bus } = self;
             let recorder = Recorder::attach(&bus);
-            let mut host = Host::builder().plugin_dir(plugins.path()).bus(bus);
+            let mut host = Host::builder().plugin_dir(plugins.path()).cache_dir(built::cache()).bus(bus);
             for (plugin, key, value) in settings {
                 host = host.set(plugin, key, value);
             }
