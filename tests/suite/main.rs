@@ -12,6 +12,7 @@ mod docs;
 mod events;
 mod isolation;
 mod library;
+mod scan;
 mod tidy;
 
 use std::path::{Path, PathBuf};
