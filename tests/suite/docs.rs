@@ -50,7 +50,7 @@ fn the_plugin_of_the_guide_builds_outside_the_workspace_and_works_as_written() {
     plugins.copy(&target.join("debug/libantiphon_llm_spell.so"), "libantiphon_llm_spell.so");
     let listed = program::antiphon(["plugins", "list", "--json"]).plugins(&plugins).run().done().json();
     let text = listed.to_string();
-    assert!(text.contains("llm-spell") && text.contains("\"started\""), "{text}");
+    assert!(text.contains("llm-spell") && text.contains("\"ready\""), "{text}");
     let schema =
         program::antiphon(["events", "schema", "llm_spell.word"]).plugins(&plugins).run().done().json();
     assert_eq!(schema["title"], "llm_spell.word");
