@@ -41,6 +41,8 @@ pub(crate) enum Task {
     Hello,
     /// Runs a plugin for as long as the host does.
     Work(Box<worker::Job>),
+    /// Tries a plugin library.
+    Scan(PathBuf),
 }
 
 /// The first message to a child.

@@ -45,6 +45,10 @@ pub struct PluginsConfig {
     pub dirs: Vec<PathBuf>,
     /// Plugins that are not started.
     pub disabled: Vec<String>,
+    /// Where copies of plugins are, and what came of trying them; relative to the configuration file.
+    pub cache: Option<PathBuf>,
+    /// Whether plugins are taken from directories that every user of the machine can write.
+    pub allow_writable_dirs: bool,
     /// How plugins are run, by name; `*` stands for all.
     pub policy: Policies,
 }
@@ -65,7 +69,7 @@ impl Config {
         })?;
         let mut config = Self::parse(&text, path)?;
         if let Some(directory) = path.parent() {
-            for plugins in &mut config.plugins.dirs {
+            for plugins in config.plugins.dirs.iter_mut().chain(&mut config.plugins.cache) {
                 *plugins = directory.join(&plugins);
             }
         }
@@ -192,7 +196,8 @@ mod tests {
         check("zebra = 1\n", "a.toml:1:1: zebra: no such key, there are plugins, agent, plugin");
         check(
             "plugins.dir = 1\n",
-            "a.toml:1:9: plugins.dir: no such key, there are dirs, disabled, policy (did you mean dirs?)",
+            "a.toml:1:9: plugins.dir: no such key, there are dirs, disabled, cache, allow_writable_dirs, policy (did you \
+             mean dirs?)",
         );
     }
 
@@ -246,9 +251,11 @@ mod tests {
     fn directories_are_relative_to_the_file() {
         let directory = TempDir::new().expect("a directory");
         let file = directory.path().join("a.toml");
-        std::fs::write(&file, "[plugins]\ndirs = ['mine', '/opt/plugins']\n").expect("writable");
+        std::fs::write(&file, "[plugins]\ndirs = ['mine', '/opt/plugins']\ncache = 'cache'\n")
+            .expect("writable");
         let config = Config::load(&file).expect("a configuration");
         assert_eq!(config.plugins.dirs, [directory.path().join("mine"), "/opt/plugins".into()]);
+        assert_eq!(config.plugins.cache, Some(directory.path().join("cache")));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::{
     agent::AgentBuilder,
     child::ChildProgram,
     plugins::{self, Isolation, Kind, Plugin, PluginInstance, Policies, PolicyConfig, Registry, Rules},
+    scan::{Cache, Lock, Report, Scanner},
 };
 
 /// How long handlers may take for what waits for them when the host stops. One that never ends must not keep the
@@ -21,6 +22,7 @@ pub(crate) const HANDLERS_DEADLINE: Duration = Duration::from_secs(5);
 pub struct Host {
     bus: EventBus,
     plugins: Arc<Registry>,
+    scanned: Report,
 }
 
 /// A host in the making.
@@ -31,8 +33,12 @@ pub struct HostBuilder {
     disabled: Vec<String>,
     settings: BTreeMap<String, Map<String, Value>>,
     policies: Policies,
-    program: Option<ChildProgram>,
     bus: Option<EventBus>,
+    program: Option<ChildProgram>,
+    cache: Option<PathBuf>,
+    scan_timeout: Option<Duration>,
+    allow_writable: bool,
+    lock: Option<Lock>,
 }
 
 /// No plugin can do what is wanted.
@@ -82,16 +88,59 @@ impl HostBuilder {
         self
     }
 
-    /// The program that is started as a worker. Default: [`ChildProgram::find`].
+    /// Uses a bus that exists already, so that subscriptions made before the start see the plugins start.
+    pub fn bus(mut self, bus: EventBus) -> Self {
+        self.bus = Some(bus);
+        self
+    }
+
+    /// The program that is started as a child process, in which plugins are tried and isolated. Default: [`ChildProgram::find`].
     pub fn child_program(mut self, program: ChildProgram) -> Self {
         self.program = Some(program);
         self
     }
 
-    /// Uses a bus that exists already, so that subscriptions made before the start see the plugins start.
-    pub fn bus(mut self, bus: EventBus) -> Self {
-        self.bus = Some(bus);
+    /// Where it is remembered what came of trying plugins, and where copies of them are. Default: [`Cache::open`].
+    pub fn cache_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.cache = Some(directory.into());
         self
+    }
+
+    /// Time that a plugin may take to be tried. Default: 30 seconds.
+    pub fn scan_timeout(mut self, timeout: Duration) -> Self {
+        self.scan_timeout = Some(timeout);
+        self
+    }
+
+    /// Takes plugins also from directories that every user of the machine can write. Default: no.
+    pub fn allow_writable_dirs(mut self, allow: bool) -> Self {
+        self.allow_writable = allow;
+        self
+    }
+
+    /// Takes only the plugins of a lock.
+    pub fn lock(mut self, lock: Lock) -> Self {
+        self.lock = Some(lock);
+        self
+    }
+
+    /// What looks for the plugins of this host. Blocks: it opens the cache.
+    pub fn scanner(&self) -> Scanner {
+        let program = self.program.clone().map_or_else(ChildProgram::find, Ok);
+        let scanner = Scanner::new(program, Cache::open(self.cache.as_deref()))
+            .allow_writable_dirs(self.allow_writable)
+            .lock(self.lock.clone());
+        match self.scan_timeout {
+            Some(timeout) => scanner.timeout(timeout),
+            None => scanner,
+        }
+    }
+
+    /// Opens the plugins without starting any. Blocks.
+    #[must_use]
+    pub fn load(&self) -> (Vec<Plugin>, Report) {
+        let scanner = self.scanner();
+        (plugins::load(&scanner, &self.directories, &self.disabled), scanner.report())
     }
 
     /// Opens and starts the plugins. Those that cannot be used are listed with the reason; they do not keep the host from
@@ -100,18 +149,21 @@ impl HostBuilder {
     /// # Panics
     ///
     /// Outside of a tokio runtime.
-    pub async fn start(self) -> Host {
-        let Self { directories, disabled, settings, policies, program, bus } = self;
-        let program = program.map_or_else(ChildProgram::find, Ok);
+    pub async fn start(mut self) -> Host {
+        let bus = self.bus.take();
         let clock = || -> Arc<dyn Clock> { Arc::new(SystemClock::new()) };
         let bus = bus.unwrap_or_else(|| EventBus::with(Handle::current(), clock()));
-        let loading = tokio::task::spawn_blocking(move || plugins::load(&directories, &disabled));
-        let plugins = loading.await.unwrap_or_else(|error| {
+        let rules = Rules {
+            settings: std::mem::take(&mut self.settings),
+            policies: std::mem::take(&mut self.policies),
+            program: self.program.clone().map_or_else(ChildProgram::find, Ok),
+        };
+        let loading = tokio::task::spawn_blocking(move || self.load());
+        let (plugins, scanned) = loading.await.unwrap_or_else(|error| {
             tracing::error!("loading the plugins failed: {error}");
-            Vec::new()
+            (Vec::new(), Report::default())
         });
-        let rules = Rules { settings, policies, program };
-        Host { plugins: Registry::start(bus.clone(), plugins, rules).await, bus }
+        Host { plugins: Registry::start(bus.clone(), plugins, rules).await, bus, scanned }
     }
 }
 
@@ -131,6 +183,12 @@ impl Host {
     #[must_use]
     pub fn plugins(&self) -> Vec<Plugin> {
         self.plugins.snapshot()
+    }
+
+    /// What it took to find out which plugins can be opened.
+    #[must_use]
+    pub fn scanned(&self) -> Report {
+        self.scanned
     }
 
     /// The running plugin for a kind of work: the one of this name, or the one of the highest rank (by name, where

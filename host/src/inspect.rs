@@ -122,6 +122,21 @@ pub fn inspect(path: &Path) -> Result<SectionManifest, InspectError> {
     Ok(manifest)
 }
 
+/// Whether a library has others looked for beside itself: such a library works nowhere else.
+///
+/// # Errors
+///
+/// [`InspectError`] when the file is no library whose names can be read.
+pub fn needs_its_place(path: &Path) -> Result<bool, InspectError> {
+    let cache = ReadCache::new(File::open(path)?);
+    let file = object::File::parse(&cache).map_err(InspectError::Damaged)?;
+    let Some(names) = file.section_by_name(".dynstr") else { return Ok(false) };
+    let names = names.data().map_err(InspectError::Damaged)?;
+    // Among the names are DT_RPATH and DT_RUNPATH, and nothing else has a use for the word.
+    let has = |word: &[u8]| names.windows(word.len()).any(|part| part == word);
+    Ok(has(b"$ORIGIN") || has(b"${ORIGIN}"))
+}
+
 /// The libraries of a directory, sorted by name: files that end in `.so`.
 ///
 /// # Errors

@@ -1,8 +1,9 @@
 //! Loads plugins and runs agents.
 //!
-//! Reading order: [`host`] is what programs use; [`plugins`] finds, opens and starts plugin libraries ([`inspect`] reads
-//! them without running them, [`loader`] opens them); [`agent`] holds one conversation; [`media`] reads and writes
-//! recordings; [`config`] is the configuration file; [`scaffold`] makes the crate of a new plugin.
+//! Reading order: [`host`] is what programs use; [`plugins`] starts and supervises plugins ([`scan`] finds them and tries
+//! them first, [`inspect`] reads them without running them, [`loader`] opens them, `worker` runs them in processes of their
+//! own, which are started by [`child`]); [`agent`] holds one conversation; [`media`] reads and writes recordings;
+//! [`config`] is the configuration file; [`scaffold`] makes the crate of a new plugin.
 //!
 //! Not here: the `antiphon` command itself; that is the binary beside this library.
 
@@ -15,6 +16,7 @@ pub mod loader;
 pub mod media;
 pub mod plugins;
 pub mod scaffold;
+pub mod scan;
 mod worker;
 
 pub use antiphon_core as core;

@@ -82,6 +82,12 @@ impl Library {
     ///
     /// [`LoadError`] says why the file cannot be used.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
+        Self::open_in_steps(path, || {})
+    }
+
+    /// As [`open`](Self::open); `before_manifest` is called when the library is open, and before it is asked for its
+    /// manifest.
+    pub(crate) fn open_in_steps(path: &Path, before_manifest: impl FnOnce()) -> Result<Self, LoadError> {
         let section = inspect::inspect(path)?;
         // SAFETY: the file says that it is a plugin; that its initialisers are sound is its author's promise, as with
         // every library that a program links.
@@ -102,6 +108,7 @@ impl Library {
             .upgrade()
             .and_then(|header| header.init_root_module::<PluginRootRef>())
             .map_err(layout)?;
+        before_manifest();
         let manifest = serde_json::from_slice(&root.manifest()()).map_err(LoadError::Manifest)?;
         Ok(Self { manifest, root, path: path.to_owned(), _handle: handle })
     }

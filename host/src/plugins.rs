@@ -34,7 +34,7 @@ pub(crate) use self::{
     provider::{Down, Provider},
     registry::{Registry, Rules},
 };
-use crate::loader::Library;
+use crate::scan::{Outcome, Scanned, Scanner};
 
 /// What a plugin can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -88,6 +88,8 @@ pub struct Plugin {
     pub error: Option<String>,
     /// What it declares.
     pub manifest: Option<PluginManifest>,
+    /// SHA-256 of its library in hexadecimal digits, where it was accepted.
+    pub sha256: Option<String>,
     /// Where its code runs.
     pub isolation: Isolation,
     /// How often it was started again since it was found, or since its file was replaced.
@@ -116,6 +118,7 @@ impl Plugin {
             state: PluginState::Failed,
             error: Some(error),
             manifest: None,
+            sha256: None,
             isolation: Isolation::None,
             restarts: 0,
             generation: 1,
@@ -140,62 +143,47 @@ impl Plugin {
 /// Why a plugin that its user has switched off is stopped.
 const DISABLED: &str = "is disabled in the configuration";
 
-/// Opens every library of the directories, in their order. Files that are no plugins, and second plugins of one name, are
-/// in the list with the reason. Blocks.
+/// Has every library of the directories scanned, in their order, and opens those that are accepted. Files that are no
+/// plugins, and second plugins of one name, are in the list with the reason. Blocks.
 #[must_use]
-pub fn load(directories: &[PathBuf], disabled: &[String]) -> Vec<Plugin> {
+pub fn load(scanner: &Scanner, directories: &[PathBuf], disabled: &[String]) -> Vec<Plugin> {
     let mut plugins: Vec<Plugin> = Vec::new();
-    for directory in directories {
-        let files = match crate::inspect::libraries(directory) {
-            Ok(files) => files,
-            Err(error) => {
-                let text = format!("the plugin directory cannot be read: {error}");
-                plugins.push(Plugin::failed(directory, directory.display().to_string(), text));
-                continue;
+    for scanned in scanner.scan(directories) {
+        let is_accepted = matches!(scanned.outcome, Outcome::Accepted { .. });
+        let mut twins = plugins.iter().filter(|other| is_accepted && other.manifest.is_some());
+        let plugin = match twins.find(|other| other.name == scanned.name) {
+            Some(other) => {
+                let text =
+                    format!("a plugin named {} was already found: {}", other.name, other.path.display());
+                Plugin::failed(&scanned.path, scanned.name, text)
             }
+            None => load_one(scanned, disabled),
         };
-        for path in files {
-            let twin =
-                |name: &str| plugins.iter().find(|other| other.manifest.is_some() && other.name == name);
-            let plugin = load_one(&path, disabled, |name| twin(name).map(|other| other.path.clone()));
-            plugins.push(plugin);
-        }
+        plugins.push(plugin);
     }
     plugins
 }
 
-/// Opens one library. Blocks.
+/// Has one library scanned, and opens it if it is accepted. Blocks.
 #[must_use]
-pub fn load_file(path: &Path) -> Plugin {
-    load_one(path, &[], |_| None)
+pub fn load_file(scanner: &Scanner, path: &Path) -> Plugin {
+    load_one(scanner.scan_file(path), &[])
 }
 
-fn load_one(path: &Path, disabled: &[String], twin: impl Fn(&str) -> Option<PathBuf>) -> Plugin {
-    let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let section = match crate::inspect::inspect(path) {
-        Ok(section) => section,
-        Err(error) => return Plugin::failed(path, stem(), chain(&error)),
+fn load_one(scanned: Scanned, disabled: &[String]) -> Plugin {
+    let Scanned { path, name, outcome } = scanned;
+    let (library, sha256, manifest) = match outcome {
+        Outcome::Accepted { library, sha256, manifest, .. } => (library, sha256, manifest),
+        Outcome::Refused { state, reason } => return Plugin { state, ..Plugin::failed(&path, name, reason) },
     };
-    if let Some(other) = twin(&section.name) {
-        let text = format!("a plugin named {} was already found: {}", section.name, other.display());
-        return Plugin::failed(path, section.name, text);
-    }
-    let is_disabled = disabled.contains(&section.name);
-    match Library::open(path) {
-        Ok(library) => Plugin {
-            name: library.manifest().name.clone(),
-            path: path.to_owned(),
-            state: if is_disabled { PluginState::Stopped } else { PluginState::Loaded },
-            error: is_disabled.then(|| DISABLED.to_owned()),
-            manifest: Some(library.manifest().clone()),
-            isolation: Isolation::None,
-            restarts: 0,
-            generation: 1,
-            process_id: None,
-            library: Some(library.path().to_owned()),
-            instance: None,
-        },
-        Err(error) => Plugin::failed(path, section.name, chain(&error)),
+    let is_disabled = disabled.contains(&name);
+    Plugin {
+        state: if is_disabled { PluginState::Stopped } else { PluginState::Loaded },
+        error: is_disabled.then(|| DISABLED.to_owned()),
+        manifest: Some(*manifest),
+        sha256: Some(sha256),
+        library: Some(library),
+        ..Plugin::failed(&path, name, String::new())
     }
 }
 

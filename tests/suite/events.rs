@@ -239,7 +239,10 @@ fn ends_in_order(events: &EventLog) {
     let last = |event_type: &str| positions(events, event_type).last().copied();
     let closed = last("session.closed").unwrap_or_else(|| panic!("no end: {events}"));
     for event in events.iter().skip(closed + 1) {
-        assert_eq!((event["type"].as_str(), event["phase"].as_str()), (Some("plugin.lifecycle"), Some("stopped")));
+        assert_eq!(
+            (event["type"].as_str(), event["phase"].as_str()),
+            (Some("plugin.lifecycle"), Some("stopped"))
+        );
     }
 }
 

@@ -10,6 +10,7 @@ use antiphon_host::{
     },
 };
 use antiphon_test_support::{
+    built,
     conversation::{Conversation, Setup},
     events::EventLog,
     plugins::PluginDir,
@@ -286,7 +287,12 @@ async fn a_handler_that_panics_or_hangs_is_an_exception_and_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_panics_while_it_starts_is_listed_and_the_others_work() {
     let plugins = PluginDir::of(&["llm-rules"]).with_misbehave();
-    let host = Host::builder().plugin_dir(plugins.path()).set("misbehave", "start", "panic").start().await;
+    let host = Host::builder()
+        .plugin_dir(plugins.path())
+        .cache_dir(built::cache())
+        .set("misbehave", "start", "panic")
+        .start()
+        .await;
     let find =
         |name: &str| host.plugins().into_iter().find(|plugin| plugin.name == name).expect("it was found");
     assert_eq!(find("misbehave").state, PluginState::Failed);
@@ -300,7 +306,12 @@ async fn a_plugin_that_panics_while_it_starts_is_listed_and_the_others_work() {
 #[tokio::test(start_paused = true)]
 async fn a_plugin_that_does_not_start_is_given_up() {
     let plugins = PluginDir::empty().with_misbehave();
-    let host = Host::builder().plugin_dir(plugins.path()).set("misbehave", "start", "hang").start().await;
+    let host = Host::builder()
+        .plugin_dir(plugins.path())
+        .cache_dir(built::cache())
+        .set("misbehave", "start", "hang")
+        .start()
+        .await;
     let plugins = host.plugins();
     let [plugin] = &plugins[..] else { panic!("one plugin: {plugins:?}") };
     assert_eq!(plugin.state, PluginState::Failed);

@@ -13,6 +13,7 @@ mod events;
 mod isolation;
 mod library;
 mod scaffold;
+mod scan;
 mod tidy;
 
 use std::path::{Path, PathBuf};

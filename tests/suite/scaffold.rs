@@ -99,7 +99,7 @@ fn a_new_plugin_of_each_kind_builds_passes_its_tests_and_starts() {
         let plugins = listed["plugins"].as_array().expect("a list");
         let plugin = plugins.iter().find(|plugin| plugin["name"] == name(kind).as_str());
         let plugin = plugin.unwrap_or_else(|| panic!("{kind} is not in {listed}"));
-        assert_eq!((plugin["state"].as_str(), &plugin["error"]), (Some("started"), &serde_json::Value::Null));
+        assert_eq!((plugin["state"].as_str(), &plugin["error"]), (Some("ready"), &serde_json::Value::Null));
         let can = plugin["manifest"]["capabilities"].as_array().expect("a list");
         assert_eq!((can.len(), can[0]["kind"].as_str()), (1, Some(kind.as_str())));
         let settings = plugin["manifest"]["settings"]["properties"].as_object().expect("a schema");

@@ -68,6 +68,7 @@ fn serve() -> io::Result<()> {
     match job.task {
         Task::Hello => Reporter(socket).report(&Value::Bool(true)),
         Task::Work(job) => worker::serve(socket, &job),
+        Task::Scan(library) => crate::scan::try_library(&library, Reporter(socket)),
     }
 }
 

@@ -1,22 +1,23 @@
 //! `antiphon doctor`: what is installed, what is missing, and what mends it.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::PathBuf};
 
 use antiphon_core::EventBus;
 use antiphon_host::{
     Host, Kind, NoProvider, Plugin, PluginState,
     inspect::{InspectError, inspect},
     plugins::PluginInstance,
+    scan::Lock,
 };
 use antiphon_plugin_api::abi::{ABI_VERSION, API_VERSION};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::{
     Exit,
     output::{self, Ink, Style, Table, clean, count},
     plugins,
-    setup::{Global, Setup},
+    setup::{Global, Setup, from_here},
     stage::stage,
 };
 
@@ -43,18 +44,65 @@ const CONVERSATION: [Kind; 4] = [Kind::Turn, Kind::Stt, Kind::Llm, Kind::Tts];
 
 pub(super) async fn run(global: &Global, args: Args) -> Result<Exit> {
     let setup = Setup::read(global, &[])?;
+    let safety = Safety::of(&setup).await?;
     let host = setup.host().bus(EventBus::new()).start().await;
     let stages: Vec<_> = Kind::ALL.map(|kind| (kind, provider(&setup, &host, kind))).into_iter().collect();
     let is_ready =
         |(kind, plugin): &(Kind, Result<String, NoProvider>)| plugin.is_ok() || !CONVERSATION.contains(kind);
     let ready = stages.iter().all(is_ready);
     if args.json {
-        output::print_json(&to_json(&setup, &host, &stages, ready))?;
+        output::print_json(&to_json(&setup, &host, &safety, &stages, ready))?;
     } else {
-        output::print(&to_text(&setup, &host, &stages, ready, Style::stdout()))?;
+        output::print(&to_text(&setup, &host, &safety, &stages, ready, Style::stdout()))?;
     }
+    let complete = setup.check_locked(host.plugins());
     host.shutdown().await;
+    complete?;
     Ok(Exit::done_if(ready))
+}
+
+/// What plugins are tried with before they are opened.
+struct Safety {
+    /// Why no child process can be started.
+    child: Option<String>,
+    cache: Result<PathBuf, String>,
+}
+
+impl Safety {
+    async fn of(setup: &Setup) -> Result<Self> {
+        let host = setup.host();
+        let look = move || {
+            let scanner = host.scanner();
+            let checked = scanner.program().map_err(anyhow::Error::from);
+            let checked = checked.and_then(|program| Ok(program.check()?));
+            let cache = scanner.cache().map(|cache| cache.root().to_owned());
+            Self {
+                child: checked.err().map(|error| format!("{error:#}")),
+                cache: cache.map_err(ToString::to_string),
+            }
+        };
+        tokio::task::spawn_blocking(look).await.context("looking for what tries plugins failed")
+    }
+
+    fn rows(&self, setup: &Setup) -> Table {
+        let mut table = Table::default();
+        let mut row = |what: &str, ink: Ink, told: String| {
+            table.row([(Ink::Plain, what.to_owned()), (ink, told)]);
+        };
+        match &self.child {
+            None => row("child processes", Ink::Green, "can be started".into()),
+            Some(error) => row("child processes", Ink::Red, error.clone()),
+        }
+        match &self.cache {
+            Ok(path) => row("cache", Ink::Green, path.display().to_string()),
+            Err(error) => row("cache", Ink::Red, error.clone()),
+        }
+        let lock = |lock: &Lock| {
+            format!("{} ({})", from_here(lock.path()), count(lock.plugins().len() as u64, "plugin"))
+        };
+        row("lock", Ink::Plain, setup.lock.as_ref().map_or("none: every plugin is loaded".into(), lock));
+        table
+    }
 }
 
 type Stage = (Kind, Result<String, NoProvider>);
@@ -73,7 +121,14 @@ fn provider(setup: &Setup, host: &Host, kind: Kind) -> Result<String, NoProvider
     host.provider(kind, wanted.as_deref()).map(name)
 }
 
-fn to_text(setup: &Setup, host: &Host, stages: &[Stage], ready: bool, style: Style) -> String {
+fn to_text(
+    setup: &Setup,
+    host: &Host,
+    safety: &Safety,
+    stages: &[Stage],
+    ready: bool,
+    style: Style,
+) -> String {
     let mut text = String::new();
     let version = env!("CARGO_PKG_VERSION");
     let mut line = |told: &str| writeln!(text, "{told}").expect("text grows");
@@ -94,6 +149,9 @@ fn to_text(setup: &Setup, host: &Host, stages: &[Stage], ready: bool, style: Sty
         }
         return text;
     }
+
+    line("\nPlugin safety");
+    line(safety.rows(setup).render(style, "  ").trim_end());
 
     line("\nPlugins");
     for row in plugins::rows(setup, &host.plugins(), style).lines() {
@@ -138,7 +196,9 @@ fn cures(setup: &Setup, host: &Host, stages: &[Stage]) -> Vec<String> {
         matches!(inspect(&plugin.path), Err(InspectError::NoPlugin | InspectError::NotElf { .. }))
     };
     let plugins = host.plugins();
-    let broken = plugins.iter().filter(|plugin| plugin.state == PluginState::Failed);
+    let broken = plugins
+        .iter()
+        .filter(|plugin| matches!(plugin.state, PluginState::Failed | PluginState::Quarantined));
     let broken = broken.filter(|plugin| !is_foreign(plugin));
     let mut cures: Vec<String> =
         broken.filter_map(|plugin| Some(format!("{}: {}", plugin.name, setup.problem(plugin)?))).collect();
@@ -185,7 +245,7 @@ fn packages(cures: &[String]) -> Vec<&str> {
     packages
 }
 
-fn to_json(setup: &Setup, host: &Host, stages: &[Stage], ready: bool) -> Value {
+fn to_json(setup: &Setup, host: &Host, safety: &Safety, stages: &[Stage], ready: bool) -> Value {
     let plugins: Vec<Value> = host
         .plugins()
         .iter()
@@ -209,6 +269,12 @@ fn to_json(setup: &Setup, host: &Host, stages: &[Stage], ready: bool) -> Value {
         "api_version": API_VERSION,
         "ready": ready,
         "directories": setup.to_json(),
+        "child_processes": { "can_be_started": safety.child.is_none(), "problem": safety.child },
+        "cache": {
+            "path": safety.cache.as_ref().ok().map(|path| path.display().to_string()),
+            "problem": safety.cache.as_ref().err(),
+        },
+        "lock": setup.lock.as_ref().map(|lock| lock.path().display().to_string()),
         "plugins": plugins,
         "stages": stages.iter().map(stages_of).collect::<Vec<_>>(),
         "cures": cures(setup, host, stages),

@@ -80,7 +80,8 @@ struct Entry {
 pub(super) async fn run(global: &Global, args: Args) -> Result<Exit> {
     let setup = Setup::read(global, &[])?;
     setup.warn_of_missing();
-    let plugins = setup.load().await?;
+    let (plugins, _) = setup.load().await?;
+    setup.check_locked(&plugins)?;
     let is_library = |plugin: &&Plugin| plugin.path.extension().is_some_and(|extension| extension == "so");
     for plugin in plugins.iter().filter(|plugin| plugin.state == PluginState::Failed).filter(is_library) {
         warn(format!(

@@ -1,8 +1,13 @@
 //! `antiphon plugins`: what is installed, what each plugin declares, and why some cannot be used.
 
+mod lock;
 mod new;
+mod retry;
 
-use std::{fmt::Write as _, path::Path};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
 
 use antiphon_core::EventBus;
 use antiphon_host::{Plugin, PluginState, config::similar, plugins};
@@ -29,7 +34,8 @@ pub(super) struct Args {
 const EXAMPLES: &str = "\
 Examples:
   antiphon plugins list
-  antiphon plugins inspect tts-flite";
+  antiphon plugins inspect tts-flite
+  antiphon plugins lock";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -57,6 +63,25 @@ enum Command {
         json: bool,
     },
     New(new::Args),
+    /// Try a plugin again that is quarantined: forget what came of trying it
+    ///
+    /// A plugin that crashes, hangs or lies when it is tried is not tried again, until its file changes or this asks for
+    /// it. The exit code is 0 if it is accepted now.
+    #[command(after_help = retry::EXAMPLES)]
+    Retry {
+        /// The library of the plugin
+        path: PathBuf,
+    },
+    /// Write a lock: from then on only the plugins that are found now are loaded
+    ///
+    /// The lock names each plugin with a hash of its content. It is looked for beside the configuration, or in the current
+    /// directory; --lock names another one, and --locked demands that it is there and complete.
+    #[command(after_help = lock::EXAMPLES)]
+    Lock {
+        /// Where to write it. Default: where it is looked for
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
 }
 
 const LIST_EXAMPLES: &str = "\
@@ -72,38 +97,48 @@ Examples:
   antiphon plugins inspect tts-flite --json | jq .manifest.settings";
 
 pub(super) async fn run(global: &Global, args: Args) -> Result<Exit> {
+    if let Command::Lock { output } = args.command {
+        return lock::run(&Setup::unlocked(global, &[])?, output).await;
+    }
     let setup = Setup::read(global, &[])?;
     match args.command {
         Command::List { no_start, json } => list(&setup, no_start, json).await,
         Command::Inspect { plugin, json } => inspect(&setup, &plugin, json).await,
         Command::New(args) => new::run(&args),
+        Command::Retry { path } => retry::run(&setup, path).await,
+        Command::Lock { .. } => unreachable!("it is done above, without the lock that it writes"),
     }
 }
 
 async fn list(setup: &Setup, no_start: bool, json: bool) -> Result<Exit> {
     let (host, loaded);
-    let plugins = if no_start {
+    let (plugins, scanned) = if no_start {
         host = None;
         loaded = setup.load().await?;
-        &loaded[..]
+        (&loaded.0[..], loaded.1)
     } else {
         host = Some(setup.host().bus(EventBus::new()).start().await);
-        loaded = host.as_ref().map(antiphon_host::Host::plugins).unwrap_or_default();
-        &loaded[..]
+        loaded = host.as_ref().map(|host| (host.plugins(), host.scanned())).unwrap_or_default();
+        (&loaded.0[..], loaded.1)
     };
     let usable = plugins.iter().filter(|plugin| is_usable(plugin)).count();
     if json {
         let listed: Vec<Value> = plugins.iter().map(|plugin| to_json(setup, plugin)).collect();
-        output::print_json(&json!({ "directories": setup.to_json(), "plugins": listed, "usable": usable }))?;
+        let directories = setup.to_json();
+        output::print_json(
+            &json!({ "directories": directories, "plugins": listed, "usable": usable, "scan": scanned }),
+        )?;
     } else if !plugins.is_empty() {
         let mut text = rows(setup, plugins, Style::stdout());
         writeln!(text, "{usable} of {} usable", plugins.len()).expect("text grows");
         output::print(&text)?;
     }
+    let complete = setup.check_locked(plugins);
     if let Some(host) = host {
         host.shutdown().await;
     }
     setup.has_libraries()?;
+    complete?;
     Ok(Exit::Done)
 }
 
@@ -175,6 +210,7 @@ fn to_json(setup: &Setup, plugin: &Plugin) -> Value {
         "path": plugin.path.display().to_string(),
         "state": plugin.state,
         "error": setup.problem(plugin),
+        "sha256": plugin.sha256,
         "manifest": plugin.manifest,
     })
 }
@@ -182,13 +218,13 @@ fn to_json(setup: &Setup, plugin: &Plugin) -> Value {
 async fn inspect(setup: &Setup, wanted: &str, json: bool) -> Result<Exit> {
     let path = Path::new(wanted);
     let plugin = if wanted.contains('/') || wanted.ends_with(".so") || path.exists() {
-        let path = path.to_owned();
-        tokio::task::spawn_blocking(move || plugins::load_file(&path))
+        let (host, path) = (setup.host(), path.to_owned());
+        tokio::task::spawn_blocking(move || plugins::load_file(&host.scanner(), &path))
             .await
             .context("loading the plugin failed")?
     } else {
         setup.has_libraries()?;
-        let plugins = setup.load().await?;
+        let (plugins, _) = setup.load().await?;
         named(wanted, plugins)?
     };
     if json {
@@ -199,14 +235,14 @@ async fn inspect(setup: &Setup, wanted: &str, json: bool) -> Result<Exit> {
     if let Some(problem) = setup.problem(&plugin) {
         complain(&anyhow!("{} {problem}", from_here(&plugin.path)));
     }
-    Ok(Exit::done_if(plugin.state != PluginState::Failed))
+    Ok(Exit::done_if(!matches!(plugin.state, PluginState::Failed | PluginState::Quarantined)))
 }
 
 /// The plugin of a name: the one that can be used, where there are several.
 fn named(wanted: &str, plugins: Vec<Plugin>) -> Result<Plugin> {
     let mut names: Vec<String> = plugins.iter().map(|plugin| plugin.name.clone()).collect();
     let mut candidates: Vec<Plugin> = plugins.into_iter().filter(|plugin| plugin.name == wanted).collect();
-    candidates.sort_by_key(|plugin| plugin.state == PluginState::Failed);
+    candidates.sort_by_key(|plugin| plugin.manifest.is_none());
     if let Some(plugin) = candidates.into_iter().next() {
         return Ok(plugin);
     }

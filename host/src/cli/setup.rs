@@ -10,7 +10,7 @@ use antiphon_host::{
     Host, HostBuilder, Plugin, PluginState,
     config::{Config, similar},
     inspect::libraries,
-    plugins,
+    scan::{LOCK_FILE, Lock, Report},
 };
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
@@ -45,6 +45,16 @@ pub(super) struct Global {
         help_heading = "Global options"
     )]
     isolate: Vec<String>,
+    /// Load only the plugins of this lock. Default: antiphon.lock beside the configuration, or in the current directory
+    /// where no configuration is given, if it is there; `antiphon plugins lock` writes it
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    lock: Option<PathBuf>,
+    /// Demand that there is a lock, and that every plugin in it is found
+    #[arg(long, global = true, help_heading = "Global options")]
+    locked: bool,
+    /// Take plugins also from directories that every user of this machine can write
+    #[arg(long, global = true, help_heading = "Global options")]
+    allow_writable_dirs: bool,
     /// Tell more: every event in the timeline, and what is logged (-vv, -vvv: more of that); RUST_LOG says it exactly
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
     pub(super) verbose: u8,
@@ -60,6 +70,12 @@ pub(super) struct Setup {
     isolated: Vec<String>,
     /// Where plugins are looked for, in this order.
     pub(super) searched: Vec<Searched>,
+    /// The plugins that may be loaded; all, where there is no lock.
+    pub(super) lock: Option<Lock>,
+    /// Where the lock is, or would be.
+    pub(super) lock_path: PathBuf,
+    /// Whether all of the lock must be found.
+    is_locked: bool,
 }
 
 /// A place for plugins.
@@ -80,8 +96,22 @@ pub(super) enum Origin {
 }
 
 impl Setup {
-    /// Reads the configuration, puts single settings on top, and finds the plugin directories. Opens no plugin.
+    /// Reads the configuration and the lock, puts single settings on top, and finds the plugin directories. Opens no
+    /// plugin.
     pub(super) fn read(global: &Global, settings: &[Setting]) -> Result<Self> {
+        let mut setup = Self::unlocked(global, settings)?;
+        setup.is_locked = global.locked;
+        if global.lock.is_some() || setup.lock_path.exists() {
+            setup.lock = Some(Lock::load(&setup.lock_path)?);
+        } else if global.locked {
+            let place = setup.lock_path.display();
+            bail!("--locked: there is no lock at {place}; `antiphon plugins lock` writes it");
+        }
+        Ok(setup)
+    }
+
+    /// As [`read`](Self::read), without a lock.
+    pub(super) fn unlocked(global: &Global, settings: &[Setting]) -> Result<Self> {
         let file = global.config.as_deref().filter(|path| !path.as_os_str().is_empty());
         let mut config = file.map(Config::load).transpose()?.unwrap_or_default();
         let mut named = BTreeSet::new();
@@ -93,7 +123,11 @@ impl Setup {
             }
         }
         let searched = search(&global.plugins, std::env::var_os(PLUGIN_PATH), &config, beside_program());
-        Ok(Self { config, named, isolated: global.isolate.clone(), searched })
+        config.plugins.allow_writable_dirs |= global.allow_writable_dirs;
+        let beside = file.and_then(Path::parent).map(|directory| directory.join(LOCK_FILE));
+        let lock_path = global.lock.clone().or(beside).unwrap_or_else(|| LOCK_FILE.into());
+        let isolated = global.isolate.clone();
+        Ok(Self { config, named, isolated, searched, lock: None, lock_path, is_locked: false })
     }
 
     /// The directories to load from: the one beside the program only if it is there, those that somebody named always.
@@ -116,7 +150,13 @@ impl Setup {
 
     /// A host with these plugins and settings.
     pub(super) fn host(&self) -> HostBuilder {
-        let mut host = Host::builder();
+        let mut host = Host::builder().allow_writable_dirs(self.config.plugins.allow_writable_dirs);
+        if let Some(cache) = &self.config.plugins.cache {
+            host = host.cache_dir(cache);
+        }
+        if let Some(lock) = &self.lock {
+            host = host.lock(lock.clone());
+        }
         for directory in self.directories() {
             host = host.plugin_dir(directory);
         }
@@ -138,11 +178,9 @@ impl Setup {
     }
 
     /// Opens the plugins and starts none.
-    pub(super) async fn load(&self) -> Result<Vec<Plugin>> {
-        let (directories, disabled) = (self.directories(), self.config.plugins.disabled.clone());
-        tokio::task::spawn_blocking(move || plugins::load(&directories, &disabled))
-            .await
-            .context("loading the plugins failed")
+    pub(super) async fn load(&self) -> Result<(Vec<Plugin>, Report)> {
+        let host = self.host();
+        tokio::task::spawn_blocking(move || host.load()).await.context("loading the plugins failed")
     }
 
     /// Makes sure, without opening any, that there are libraries to look at.
@@ -154,6 +192,23 @@ impl Setup {
         let has_some = |place: &Searched| libraries(&place.directory).is_ok_and(|files| !files.is_empty());
         if !self.searched.iter().any(has_some) {
             bail!("{}", self.nothing_found());
+        }
+        Ok(())
+    }
+
+    /// Makes sure that everything in the lock was found, if that is demanded.
+    ///
+    /// # Errors
+    ///
+    /// Something was not; the error names it.
+    pub(super) fn check_locked(&self, plugins: &[Plugin]) -> Result<()> {
+        let Some(lock) = self.lock.as_ref().filter(|_| self.is_locked) else { return Ok(()) };
+        let found: Vec<&str> = plugins.iter().filter_map(|plugin| plugin.sha256.as_deref()).collect();
+        let missing: Vec<&str> =
+            lock.missing(&found).into_iter().map(|plugin| plugin.name.as_str()).collect();
+        if !missing.is_empty() {
+            let lock = lock.path().display();
+            bail!("--locked: of the plugins in {lock} these cannot be loaded: {}", missing.join(", "));
         }
         Ok(())
     }
@@ -181,8 +236,10 @@ impl Setup {
     ///
     /// # Errors
     ///
-    /// The command line names a plugin that was not found, or a plugin refuses its settings.
+    /// The command line names a plugin that was not found, a plugin of the lock is missing, or a plugin refuses its
+    /// settings.
     pub(super) fn check_settings(&self, plugins: &[Plugin]) -> Result<()> {
+        self.check_locked(plugins)?;
         let names: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
         let found = names.join(", ");
         let hint = |name: &str| similar(name, &names).map(|name| format!(" (did you mean {name}?)"));
@@ -318,7 +375,9 @@ mod tests {
             [(path("one"), true), (path("two"), false), (path("three"), false), (path("beside"), false)]
         );
         // The one beside the program may be missing, those that somebody named may not.
-        let setup = Setup { config, named: BTreeSet::new(), isolated: Vec::new(), searched };
+        let lock_path = path(LOCK_FILE);
+        let (named, isolated) = (BTreeSet::new(), Vec::new());
+        let setup = Setup { config, named, isolated, searched, lock: None, lock_path, is_locked: false };
         assert_eq!(setup.directories(), [path("one"), path("two"), path("three")]);
         assert!(setup.nothing_found().contains("beside (beside the program; there is no such directory)"));
     }

@@ -25,6 +25,13 @@ pub fn directory() -> PathBuf {
     directory.to_owned()
 }
 
+/// The plugin cache of all tests: what was scanned once need not be scanned by every test, and the user's own cache stays
+/// as it is.
+#[must_use]
+pub fn cache() -> PathBuf {
+    directory().join("test-cache")
+}
+
 /// The command `antiphon`.
 #[must_use]
 #[track_caller]

@@ -14,7 +14,7 @@ use antiphon_host::{
 use serde_json::Value;
 use tokio::{sync::mpsc, time::timeout};
 
-use crate::{HANG, events::EventLog, plugins::PluginDir};
+use crate::{HANG, built, events::EventLog, plugins::PluginDir};
 
 /// A conversation in the making.
 #[must_use = "nothing happens before `start`"]
@@ -99,7 +99,7 @@ impl Setup {
         async move {
             let Self { plugins, settings, config, pace, output, bus } = self;
             let recorder = Recorder::attach(&bus);
-            let mut host = Host::builder().plugin_dir(plugins.path()).bus(bus);
+            let mut host = Host::builder().plugin_dir(plugins.path()).cache_dir(built::cache()).bus(bus);
             // As the program does: all tests can be run with plugins in processes of their own.
             for plugin in std::env::var("ANTIPHON_ISOLATE").iter().flat_map(|list| list.split(',')) {
                 host = host.isolate(plugin);

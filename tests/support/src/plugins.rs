@@ -4,7 +4,10 @@ use std::{
     fs, io,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tempfile::TempDir;
@@ -45,13 +48,16 @@ impl PluginDir {
         directory
     }
 
-    /// Adds the plugin that misbehaves. A copy, because a library that is opened twice is one library: with a file of its
-    /// own, each test has its own threads to break.
+    /// Adds the plugin that misbehaves. A library that is opened twice is one library, and the host knows libraries by
+    /// their content; with a number at its end, which no linker reads, each test has its own threads to break.
     #[must_use]
     #[track_caller]
     pub fn with_misbehave(self) -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
         let library = built::fixture_plugin("misbehave");
-        self.copy(&library, "misbehave.so");
+        let mut bytes = ok(fs::read(&library), "misbehave.so");
+        bytes.extend(NUMBER.fetch_add(1, Ordering::Relaxed).to_le_bytes());
+        self.write("misbehave.so", bytes);
         self
     }
 

@@ -55,6 +55,7 @@ impl Program {
     pub fn new(path: &Path) -> Self {
         let mut command = Command::new(path);
         command.current_dir(built::workspace()).env("NO_COLOR", "1");
+        command.env("ANTIPHON_CACHE_DIR", built::cache());
         for name in ["ANTIPHON_PLUGIN_PATH", "ANTIPHON_CONFIG", "RUST_LOG"] {
             command.env_remove(name);
         }
