@@ -9,7 +9,10 @@ use tokio::runtime::Handle;
 use crate::{
     agent::AgentBuilder,
     child::ChildProgram,
-    plugins::{self, Isolation, Kind, Plugin, PluginInstance, Policies, PolicyConfig, Registry, Rules},
+    plugins::{
+        self, Isolation, Kind, Plugin, PluginInstance, PluginWatch, Policies, PolicyConfig, Registry,
+        Reloaded, Reloader, Rules, WatchError,
+    },
     scan::{Cache, Lock, Report, Scanner},
 };
 
@@ -22,6 +25,7 @@ pub(crate) const HANDLERS_DEADLINE: Duration = Duration::from_secs(5);
 pub struct Host {
     bus: EventBus,
     plugins: Arc<Registry>,
+    reloader: Arc<Reloader>,
     scanned: Report,
 }
 
@@ -136,7 +140,11 @@ impl HostBuilder {
         }
     }
 
-    /// Opens the plugins without starting any. Blocks.
+    pub(crate) fn directories(&self) -> &[PathBuf] {
+        &self.directories
+    }
+
+    /// Finds the plugins without starting any. Blocks.
     #[must_use]
     pub fn load(&self) -> (Vec<Plugin>, Report) {
         let scanner = self.scanner();
@@ -158,12 +166,15 @@ impl HostBuilder {
             policies: std::mem::take(&mut self.policies),
             program: self.program.clone().map_or_else(ChildProgram::find, Ok),
         };
-        let loading = tokio::task::spawn_blocking(move || self.load());
+        let loader = Arc::new(self);
+        let first = Arc::clone(&loader);
+        let loading = tokio::task::spawn_blocking(move || first.load());
         let (plugins, scanned) = loading.await.unwrap_or_else(|error| {
             tracing::error!("loading the plugins failed: {error}");
             (Vec::new(), Report::default())
         });
-        Host { plugins: Registry::start(bus.clone(), plugins, rules).await, bus, scanned }
+        let plugins = Registry::start(bus.clone(), plugins, rules).await;
+        Host { reloader: Reloader::new(loader, &plugins), plugins, bus, scanned }
     }
 }
 
@@ -199,6 +210,23 @@ impl Host {
     /// [`NoProvider`] with the reason of each plugin that could have done it.
     pub fn provider(&self, kind: Kind, name: Option<&str>) -> Result<Arc<PluginInstance>, NoProvider> {
         self.plugins.provider(kind, name)
+    }
+
+    /// Looks at the plugin directories again. New plugins are started; a new version of one that runs is started beside
+    /// it and takes its place: conversations that have begun keep the old one. A version that is refused, or does not
+    /// start, changes nothing. Returns what has changed.
+    pub async fn reload(&self) -> Vec<Reloaded> {
+        self.reloader.reload().await
+    }
+
+    /// Follows the plugin directories, and does what [`reload`](Self::reload) does whenever they change, until the result
+    /// is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`WatchError`] names the directory that cannot be followed.
+    pub fn watch(&self) -> Result<PluginWatch, WatchError> {
+        self.reloader.watch()
     }
 
     pub(crate) fn registry(&self) -> &Arc<Registry> {

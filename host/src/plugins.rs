@@ -5,6 +5,7 @@ mod instance;
 mod policy;
 mod provider;
 mod registry;
+mod reload;
 mod session;
 mod settings;
 mod supervisor;
@@ -24,6 +25,7 @@ pub use antiphon_core::event::values::PluginState;
 pub use self::{
     instance::PluginInstance,
     policy::{Isolation, OnCrash, Policies, PolicyConfig},
+    reload::{PluginWatch, Reloaded, WatchError},
     session::{
         Completion, Incoming, LlmSession, PluginSessionError, Received, SttSession, TtsSession, TurnSession,
         VisionSession,
@@ -33,6 +35,7 @@ pub use self::{
 pub(crate) use self::{
     provider::{Down, Provider},
     registry::{Registry, Rules},
+    reload::Reloader,
 };
 use crate::scan::{Outcome, Scanned, Scanner};
 

@@ -55,7 +55,7 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit> {
     } else {
         output::print(&to_text(&setup, &host, &safety, &stages, ready, Style::stdout()))?;
     }
-    let complete = setup.check_locked(host.plugins());
+    let complete = setup.check_locked(&host.plugins());
     host.shutdown().await;
     complete?;
     Ok(Exit::done_if(ready))
