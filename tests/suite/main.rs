@@ -10,6 +10,7 @@ mod bad_plugins;
 mod conversation;
 mod docs;
 mod events;
+mod hostile;
 mod isolation;
 mod library;
 mod tidy;
