@@ -14,6 +14,7 @@ mod hostile;
 mod isolation;
 mod library;
 mod tidy;
+mod versions;
 
 use std::path::{Path, PathBuf};
 
