@@ -5,6 +5,7 @@
 //!
 //! Not here: how fast anything is (that is `cargo xtask bench`), and parts on their own (each crate tests its own).
 
+mod abi_years;
 mod bad_input;
 mod bad_plugins;
 mod conversation;
