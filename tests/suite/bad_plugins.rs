@@ -5,6 +5,7 @@ use std::fs;
 
 use antiphon_test_support::{
     built,
+    damaged::junk,
     events::EventLog,
     plugins::PluginDir,
     program::{Program, antiphon},
@@ -14,51 +15,6 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{grammar_setting, temporary};
-
-/// Files that are no plugins, and what is said of each.
-fn junk(plugins: &PluginDir) -> [(&'static str, &'static str); 12] {
-    let library = built::plugin("llm-echo");
-    let bytes = fs::read(&library).expect("a library");
-    plugins.write("text.so", "This is no plugin.\n");
-    plugins.write("empty.so", "");
-    plugins.write("random.so", [0xf0_u8, 0x0d].repeat(500));
-    plugins.write("archive.so", b"!<arch>\n");
-    plugins.write("header.so", &bytes[..40]);
-    plugins.write("half.so", &bytes[..bytes.len() / 2]);
-    plugins.write("almost.so", &bytes[..bytes.len() - 1]);
-    fs::create_dir(plugins.file("folder.so")).expect("room for a folder");
-    std::os::unix::fs::symlink("nowhere", plugins.file("gone.so")).expect("room for a link");
-    // Ordinary libraries and programs, both real.
-    plugins.copy(&system_library(), "library.so");
-    plugins.copy(&built::plugin("llm-echo"), "again.so");
-    let mut foreign = bytes;
-    // `e_machine`: another processor than this one.
-    foreign[18] = if foreign[18] == 183 { 62 } else { 183 };
-    plugins.write("foreign.so", foreign);
-    [
-        ("text.so", "is a text file"),
-        ("empty.so", "is empty"),
-        ("random.so", "not a shared library"),
-        ("archive.so", "archive"),
-        ("header.so", "damaged"),
-        ("half.so", "is truncated"),
-        ("almost.so", "is truncated"),
-        ("folder.so", "is not a file"),
-        ("gone.so", "cannot be read"),
-        ("library.so", "no Antiphon plugin"),
-        ("foreign.so", "is built for"),
-        // The one that is found first by name wins.
-        ("libantiphon_llm_echo.so", "a plugin named llm-echo was already found"),
-    ]
-}
-
-/// A library that every process has open: the C library.
-fn system_library() -> std::path::PathBuf {
-    let maps = fs::read_to_string("/proc/self/maps").expect("a list of what this process has open");
-    let library =
-        maps.lines().filter_map(|line| line.split_whitespace().last()).find(|path| path.contains("/libc."));
-    library.expect("this process uses the C library").into()
-}
 
 /// Plugins as `plugins list --json` has them, by the name of their file.
 fn listed(list: &Value) -> Vec<(String, &Value)> {

@@ -5,16 +5,19 @@
 //!
 //! Not here: how fast anything is (that is `cargo xtask bench`), and parts on their own (each crate tests its own).
 
+mod abi_years;
 mod bad_input;
 mod bad_plugins;
 mod conversation;
 mod docs;
 mod events;
+mod hostile;
 mod isolation;
 mod library;
 mod scaffold;
 mod scan;
 mod tidy;
+mod versions;
 
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,7 @@
 //! Plugins as a host sees them: through the objects of the ABI, within one process.
 
 mod close;
+mod layout;
 mod llm;
 mod manifest;
 mod pressure;

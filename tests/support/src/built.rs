@@ -39,6 +39,13 @@ pub fn program() -> PathBuf {
     existing("antiphon", "cargo build --workspace")
 }
 
+/// A program of this crate, which tests run as a child.
+#[must_use]
+#[track_caller]
+pub fn helper(name: &str) -> PathBuf {
+    existing(name, "cargo build --workspace")
+}
+
 /// An example of the host.
 #[must_use]
 #[track_caller]

@@ -2,6 +2,7 @@
 //!
 //! One file per command; nothing here is shipped, and nothing here is needed to build with plain cargo.
 
+mod abi_fixture;
 mod bench;
 mod demo;
 mod dist;
@@ -32,6 +33,7 @@ enum Command {
     Bench(bench::Args),
     Prove(prove::Args),
     Setup(setup::Args),
+    AbiFixture(abi_fixture::Args),
 }
 
 const ABOUT: &str = "Sets up, builds, tries, tests, proves and measures Antiphon";
@@ -43,6 +45,7 @@ Examples:
   cargo xtask test --quick   the part of it that is worth running after every change
   cargo xtask prove          what the event bus promises: after a change of core/src/bus
   cargo xtask dist           a release build that runs from anywhere: target/dist/antiphon
+  cargo xtask abi-fixture    with a new version of the ABI: the plugin that later hosts must still load
   cargo xtask demo --help    what a command does in detail, with examples";
 
 fn main() -> ExitCode {
@@ -63,5 +66,6 @@ fn run(cli: Cli) -> Result<()> {
         Command::Bench(args) => bench::run(args),
         Command::Prove(args) => prove::run(args),
         Command::Setup(args) => setup::run(args),
+        Command::AbiFixture(args) => abi_fixture::run(args),
     }
 }

@@ -25,6 +25,7 @@ pub(crate) struct Workspace {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Package {
     pub(crate) name: String,
+    pub(crate) version: String,
     pub(crate) manifest_path: PathBuf,
     targets: Vec<Target>,
 }
@@ -88,6 +89,13 @@ impl Workspace {
         cargo(&self.root)
     }
 
+    /// Any other command that runs there.
+    pub(crate) fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(name);
+        command.current_dir(&self.root);
+        command
+    }
+
     pub(crate) fn package(&self, name: &str) -> Option<&Package> {
         self.packages.iter().find(|package| package.name == name)
     }
@@ -112,7 +120,17 @@ impl Workspace {
 
     /// Builds the packages that `select` names and says what came out. Compiler output goes to the terminal as usual.
     pub(crate) fn build(&self, profile: &str, select: &[&Package]) -> Result<Built> {
-        let mut command = self.cargo();
+        self.build_by(self.cargo(), profile, select)
+    }
+
+    /// As `build`, with flags for the compiler, as cargo takes them in `CARGO_ENCODED_RUSTFLAGS`.
+    pub(crate) fn build_with(&self, profile: &str, select: &[&Package], flags: &str) -> Result<Built> {
+        let mut cargo = self.cargo();
+        cargo.env("CARGO_ENCODED_RUSTFLAGS", flags);
+        self.build_by(cargo, profile, select)
+    }
+
+    fn build_by(&self, mut command: Command, profile: &str, select: &[&Package]) -> Result<Built> {
         command.args(["build", "--profile", profile]);
         for package in select {
             command.args(["--package", &package.name]);
@@ -169,15 +187,15 @@ mod tests {
 
     const METADATA: &str = r#"{
         "packages": [
-            {"name": "antiphon-tts-flite", "manifest_path": "/w/plugins/tts-flite/Cargo.toml", "version": "0.1.0",
+            {"name": "antiphon-tts-flite", "version": "0.1.0", "manifest_path": "/w/plugins/tts-flite/Cargo.toml",
              "targets": [{"name": "antiphon_tts_flite", "kind": ["cdylib", "rlib"]}, {"name": "live", "kind": ["test"]}]},
-            {"name": "antiphon-llm-echo", "manifest_path": "/w/plugins/llm-echo/Cargo.toml",
+            {"name": "antiphon-llm-echo", "version": "0.1.0", "manifest_path": "/w/plugins/llm-echo/Cargo.toml",
              "targets": [{"name": "antiphon_llm_echo", "kind": ["cdylib"]}]},
-            {"name": "shared-code", "manifest_path": "/w/plugins/shared-code/Cargo.toml",
+            {"name": "shared-code", "version": "0.1.0", "manifest_path": "/w/plugins/shared-code/Cargo.toml",
              "targets": [{"name": "shared_code", "kind": ["lib"]}]},
-            {"name": "fixture-panics", "manifest_path": "/w/tests/fixtures/panics/Cargo.toml",
+            {"name": "fixture-panics", "version": "0.1.0", "manifest_path": "/w/tests/fixtures/panics/Cargo.toml",
              "targets": [{"name": "fixture_panics", "kind": ["cdylib"]}]},
-            {"name": "antiphon-host", "manifest_path": "/w/host/Cargo.toml",
+            {"name": "antiphon-host", "version": "0.1.0", "manifest_path": "/w/host/Cargo.toml",
              "targets": [{"name": "antiphon_host", "kind": ["lib"]}, {"name": "antiphon", "kind": ["bin"]}]}
         ],
         "target_directory": "/elsewhere/target",
