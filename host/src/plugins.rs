@@ -146,8 +146,8 @@ impl Plugin {
 /// Why a plugin that its user has switched off is stopped.
 const DISABLED: &str = "is disabled in the configuration";
 
-/// Has every library of the directories scanned, in their order, and opens those that are accepted. Files that are no
-/// plugins, and second plugins of one name, are in the list with the reason. Blocks.
+/// Has every library of the directories scanned, in their order. Files that are no plugins, and second plugins of one
+/// name, are in the list with the reason. Opens none: the scan knows what they declare. Blocks.
 #[must_use]
 pub fn load(scanner: &Scanner, directories: &[PathBuf], disabled: &[String]) -> Vec<Plugin> {
     let mut plugins: Vec<Plugin> = Vec::new();
@@ -167,7 +167,7 @@ pub fn load(scanner: &Scanner, directories: &[PathBuf], disabled: &[String]) -> 
     plugins
 }
 
-/// Has one library scanned, and opens it if it is accepted. Blocks.
+/// Has one library scanned. Blocks.
 #[must_use]
 pub fn load_file(scanner: &Scanner, path: &Path) -> Plugin {
     load_one(scanner.scan_file(path), &[])

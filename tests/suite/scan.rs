@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use antiphon_host::{Host, PluginState, child::ChildProgram};
+use antiphon_host::{Host, PluginState, child::ChildProgram, inspect};
 use antiphon_test_support::{
     built,
     conversation::Setup,
@@ -63,13 +63,31 @@ fn only(list: &Value) -> &Value {
 /// A plugin that looks like one, and on which the dynamic linker crashes: nothing says where its tables are.
 fn crashing() -> Vec<u8> {
     let mut bytes = fs::read(built::plugin("llm-echo")).expect("a library");
-    let range = {
-        let file = object::File::parse(&*bytes).expect("an ELF file");
-        file.section_by_name(".dynamic").and_then(|section| section.file_range()).expect("a dynamic section")
-    };
-    let (start, end) = (range.0 as usize, (range.0 + range.1) as usize);
-    bytes[start..end].fill(0);
+    let tables = section(&bytes, ".dynamic");
+    bytes[tables].fill(0);
     bytes
+}
+
+/// Where a file has a section.
+#[track_caller]
+fn section(bytes: &[u8], name: &str) -> std::ops::Range<usize> {
+    let file = object::File::parse(bytes).expect("an ELF file");
+    let range = file.section_by_name(name).and_then(|section| section.file_range());
+    let (start, length) = range.expect("such a section");
+    start as usize..(start + length) as usize
+}
+
+#[test]
+fn a_library_that_needs_others_beside_it_is_told_by_its_names() {
+    let plugins = PluginDir::empty();
+    let mut bytes = fs::read(built::plugin("llm-echo")).expect("a library");
+    plugins.write("as_it_is.so", &bytes);
+    let names = section(&bytes, ".dynstr");
+    // What is there otherwise does not matter: nothing opens this file.
+    bytes[names.start..names.start + 8].copy_from_slice(b"\0$ORIGIN");
+    plugins.write("beside.so", &bytes);
+    let needs = |name: &str| inspect::needs_its_place(&plugins.file(name)).expect("a library");
+    assert_eq!((needs("as_it_is.so"), needs("beside.so")), (false, true));
 }
 
 #[test]
