@@ -36,6 +36,8 @@ const PROTOCOL: u32 = 1;
 pub(crate) enum Task {
     /// Says that children can be started.
     Hello,
+    /// Runs one conformance test.
+    Check(crate::check::Job),
 }
 
 /// The first message to a child.

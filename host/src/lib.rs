@@ -2,11 +2,12 @@
 //!
 //! Reading order: [`host`] is what programs use; [`plugins`] finds, opens and starts plugin libraries ([`inspect`] reads
 //! them without running them, [`loader`] opens them); [`agent`] holds one conversation; [`media`] reads and writes
-//! recordings; [`config`] is the configuration file.
+//! recordings; [`config`] is the configuration file; [`check`] holds a plugin to the contract.
 //!
 //! Not here: the `antiphon` command itself; that is the binary beside this library.
 
 pub mod agent;
+pub mod check;
 pub mod child;
 pub mod config;
 pub mod host;

@@ -66,6 +66,7 @@ fn serve() -> io::Result<()> {
     confine::confine(&job.limits)?;
     match job.task {
         Task::Hello => Reporter(socket).report(&Value::Bool(true)),
+        Task::Check(job) => crate::check::serve(job, Reporter(socket)),
     }
 }
 

@@ -1,5 +1,7 @@
 //! `antiphon plugins`: what is installed, what each plugin declares, and why some cannot be used.
 
+mod check;
+
 use std::{fmt::Write as _, path::Path};
 
 use antiphon_core::EventBus;
@@ -27,7 +29,8 @@ pub(super) struct Args {
 const EXAMPLES: &str = "\
 Examples:
   antiphon plugins list
-  antiphon plugins inspect tts-flite";
+  antiphon plugins inspect tts-flite
+  antiphon plugins check ./libmy_plugin.so";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -44,6 +47,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    Check(check::Args),
     /// Show all that one plugin declares: settings, event types, versions. Does not start it
     #[command(after_help = INSPECT_EXAMPLES)]
     Inspect {
@@ -69,10 +73,14 @@ Examples:
   antiphon plugins inspect tts-flite --json | jq .manifest.settings";
 
 pub(super) async fn run(global: &Global, args: Args) -> Result<Exit> {
+    if let Command::Check(args) = args.command {
+        return check::run(global, args).await;
+    }
     let setup = Setup::read(global, &[])?;
     match args.command {
         Command::List { no_start, json } => list(&setup, no_start, json).await,
         Command::Inspect { plugin, json } => inspect(&setup, &plugin, json).await,
+        Command::Check(_) => unreachable!("has settings of its own, see above"),
     }
 }
 
