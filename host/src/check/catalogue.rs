@@ -123,7 +123,7 @@ const TESTS: &[Test] = &[
         "start-stop",
         Needs::Start,
         life::start_stop,
-        "the plugin starts and stops ten times in one process, without sessions, and leaves no threads",
+        "the plugin starts and stops ten times in one process, also with open sessions, and leaves no threads",
         "look at what `start` leaves behind: statics, threads, files",
     ),
     plugin(

@@ -359,7 +359,11 @@ impl Inner {
             self.sink.finished(token, outcome);
         }
         if self.fault == Fault::AfterEnd {
-            self.offer(DELTA, turn_id, &json!({ "delta": "more", "item_id": request.request_id, "is_first_chunk": false }));
+            self.offer(
+                DELTA,
+                turn_id,
+                &json!({ "delta": "more", "item_id": request.request_id, "is_first_chunk": false }),
+            );
         }
         let mut state = self.lock();
         state.running.remove(&token);

@@ -274,8 +274,21 @@ impl Open {
 
     /// As an exchange, and it must succeed.
     pub(super) fn succeed(&self, input: &Input) -> Checked {
-        let outcome = self.exchange(input)?;
-        self.completed(outcome)
+        self.exchange(input)?;
+        // What hears is given many commands in a row.
+        let bad = |output: &Output| match output {
+            Output::Finished { outcome, .. } if *outcome != Outcome::COMPLETED => Some(*outcome),
+            _ => None,
+        };
+        self.completed(self.record.outputs().iter().find_map(bad).unwrap_or(Outcome::COMPLETED))?;
+        match self.errors() {
+            error if error.is_empty() => Ok(()),
+            error => Err(self.tell.fail(Problem::new(
+                format!("an ordinary command brought an error{error}"),
+                "an answer without errors",
+                "see the error and the log of the plugin",
+            ))),
+        }
     }
 
     pub(super) fn completed(&self, outcome: Outcome) -> Checked {

@@ -79,7 +79,7 @@ pub(in crate::check) fn full(context: &Context, kind: Option<Kind>) -> Checked {
         context.tell.stage("making room for one output");
         let before = session.record.outputs().len();
         session.record.set_room(Room::For(1));
-        if !session.record.wait(context.patience.soon(), |state| state.said() > before) {
+        if !session.record.wait(context.patience.until, |state| state.said() > before) {
             return Err(stuck(context));
         }
         if session.record.outcome(token).is_some() {

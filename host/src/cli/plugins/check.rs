@@ -146,7 +146,7 @@ fn list(json: bool) -> Result<Exit> {
 }
 
 fn to_json(report: &CheckReport) -> Value {
-    let mut json = serde_json::to_value(report).expect("a report is plain data, but for its path");
+    let mut json = serde_json::to_value(report).expect("its path has crossed to the children as JSON");
     let counts = [Verdict::Passed, Verdict::Failed, Verdict::Warning, Verdict::Skipped];
     let counts = counts.map(|verdict| (word(verdict).to_owned(), json!(report.count(verdict))));
     json["summary"] = Value::Object(Map::from_iter(counts));
