@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod bad_plugins;
+mod check;
 mod conversation;
 mod docs;
 mod events;
