@@ -32,8 +32,20 @@ pub(in crate::check) fn file(context: &Context, _: Option<Kind>) -> Checked {
     }
 }
 
+/// Bytes of a manifest. One with a hundred event types has a tenth of it; a scan reads no more than twice as much.
+const MAX_MANIFEST: usize = 4 << 20;
+
 pub(in crate::check) fn library(context: &Context, _: Option<Kind>) -> Checked {
-    let PluginManifest { name, version, capabilities, .. } = context.manifest()?;
+    let manifest = context.manifest()?;
+    let size = serde_json::to_vec(&manifest).map_or(0, |bytes| bytes.len());
+    if size > MAX_MANIFEST {
+        return Err(context.tell.fail(Problem::new(
+            format!("the manifest has {size} bytes"),
+            format!("at most {MAX_MANIFEST}: hosts read it each time they look for plugins"),
+            "shorten the description and the schemas",
+        )));
+    }
+    let PluginManifest { name, version, capabilities, .. } = manifest;
     let capabilities = capabilities.into_iter().map(|capability| capability.kind).collect();
     context.tell.tell(Message::Plugin { name, version, capabilities });
     Ok(())

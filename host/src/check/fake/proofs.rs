@@ -131,6 +131,9 @@ fn manifests_that_are_wrong_are_found() {
         let one = manifest.events[2].clone();
         manifest.events.extend((0..256).map(|_| one.clone()));
     });
+    manifest_fails("library-opens", "the manifest has", |manifest| {
+        manifest.description = "x".repeat(5 << 20)
+    });
     manifest_fails("manifest-capabilities", "declared in version 2", |manifest| {
         manifest.capabilities[0].version = 2;
     });
