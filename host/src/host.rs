@@ -214,9 +214,9 @@ impl Host {
 
     /// Looks at the plugin directories again. New plugins are started; a new version of one that runs is started beside
     /// it and takes its place: conversations that have begun keep the old one. A version that is refused, or does not
-    /// start, changes nothing. Returns what has changed.
+    /// start, changes nothing. Plugins that have failed are tried once more. Returns what has changed.
     pub async fn reload(&self) -> Vec<Reloaded> {
-        self.reloader.reload().await
+        self.reloader.reload(true).await
     }
 
     /// Follows the plugin directories, and does what [`reload`](Self::reload) does whenever they change, until the result

@@ -95,6 +95,8 @@ pub struct Plugin {
     pub sha256: Option<String>,
     /// Where its code runs.
     pub isolation: Isolation,
+    /// Whether it will be tried again by itself.
+    pub recovering: bool,
     /// How often it was started again since it was found, or since its file was replaced.
     pub restarts: u32,
     /// Which version of its file this is, since the host began; counted from 1.
@@ -123,6 +125,7 @@ impl Plugin {
             manifest: None,
             sha256: None,
             isolation: Isolation::None,
+            recovering: false,
             restarts: 0,
             generation: 1,
             process_id: None,

@@ -19,7 +19,7 @@ use antiphon_core::{
         audio::AudioReceivedEvent,
         stt::{SttErrorEvent, SttUtteranceFinalEvent},
         turn::{TurnEndedEvent, TurnStartedEvent},
-        values::PcmData,
+        values::{ComponentKind, PcmData},
     },
 };
 use antiphon_plugin_api::abi::Outcome;
@@ -64,6 +64,7 @@ pub(super) enum Heard {
     },
     /// Listening itself has a problem that is not one turn's.
     Broken {
+        component: ComponentKind,
         code: &'static str,
         message: String,
         /// It stays so.
@@ -138,6 +139,9 @@ impl Listening {
         self.publish(&chunk);
         self.remember(&chunk);
         let was_open = self.current.is_some();
+        if let Some(stage) = self.ear.turn.as_mut().filter(|stage| stage.link.is_none()) {
+            stage.recover().await;
+        }
         let events = match link(&mut self.ear.turn) {
             Some((turn, received)) => {
                 let decided = async { Some(turn.push_audio(&chunk).await.ok()?.finished().await) };
@@ -159,7 +163,7 @@ impl Listening {
             None => Vec::new(),
         };
         // Without a turn detector, everything is one turn.
-        if self.ear.turn.is_none() && !was_open {
+        if link(&mut self.ear.turn).is_none() && !was_open {
             return self.begin_turn().await;
         }
         if was_open {
@@ -186,11 +190,19 @@ impl Listening {
         self.current = Some(turn_id);
         self.tell(Heard::TurnStarted { turn_id }).await?;
         if let Some(stage) = &mut self.ear.stt {
+            stage.switch_back().await;
             let (stt, received) = match stage.ensure().await {
                 Ok(link) => link,
                 Err(down) => {
                     let message = down.to_string();
-                    return self.tell(Heard::Broken { code: "provider_down", message, lasting: false }).await;
+                    return self
+                        .tell(Heard::Broken {
+                            component: ComponentKind::Stt,
+                            code: "provider_down",
+                            message,
+                            lasting: false,
+                        })
+                        .await;
                 }
             };
             // What an earlier utterance left behind is not this one's.
@@ -225,23 +237,28 @@ impl Listening {
         self.ear.stt = None;
         let message =
             reason.map_or_else(|| "the recogniser takes no more audio".into(), |(_, message)| message);
-        self.tell(Heard::Broken { code: "stt", message, lasting: true }).await
+        self.tell(Heard::Broken { component: ComponentKind::Stt, code: "stt", message, lasting: true }).await
     }
 
-    /// Goes on with another session, where the plugin itself is gone and comes back.
+    /// Goes on with another session, where the plugin itself is gone and comes back; until then the rest is one turn.
     async fn lose_turn_detection(&mut self, message: String) -> Result<(), Gone> {
-        let Some(stage) = self.ear.turn.as_mut().filter(|stage| stage.has_ended()) else {
-            self.ear.turn = None;
-            return self.tell(Heard::Broken { code: "turn_detection", message, lasting: true }).await;
-        };
+        let component = ComponentKind::TurnDetector;
+        let Some(stage) = &mut self.ear.turn else { return Ok(()) };
+        if !stage.has_ended() {
+            // It may be hung, which its supervisor finds out later.
+            stage.link = None;
+            return self
+                .tell(Heard::Broken { component, code: "turn_detection", message, lasting: true })
+                .await;
+        }
         let (code, message, lasting) = match stage.ensure().await {
             Ok(_) => (CRASHED, "turn detection broke and was started again".to_owned(), false),
             Err(down) => {
-                self.ear.turn = None;
+                stage.link = None;
                 ("turn_detection", format!("{down}; without it the rest is taken as one turn"), true)
             }
         };
-        self.tell(Heard::Broken { code, message, lasting }).await
+        self.tell(Heard::Broken { component, code, message, lasting }).await
     }
 
     async fn end_turn(
@@ -254,6 +271,9 @@ impl Listening {
         self.recent.clear();
         self.recent_length = Duration::ZERO;
         self.tell(Heard::TurnEnded { turn_id, duration_ms, trailing_silence_ms }).await?;
+        if let Some(stage) = &mut self.ear.turn {
+            stage.switch_back().await;
+        }
         let Some((stt, received)) = link(&mut self.ear.stt) else {
             let message = "there is no recogniser".to_owned();
             return self.tell(Heard::Failed { turn_id, code: "no_provider", message }).await;

@@ -283,9 +283,9 @@ impl Conversation {
                 self.error(Some(turn_id), ComponentKind::Stt, code, message).await;
                 self.settle("stt.error").await;
             }
-            Heard::Broken { code, message, lasting } => {
+            Heard::Broken { component, code, message, lasting } => {
                 self.broken |= lasting;
-                self.error(None, ComponentKind::Stt, code, message).await;
+                self.error(None, component, code, message).await;
             }
             Heard::Ended => self.ear_ended = true,
         }

@@ -66,21 +66,39 @@ impl<S> Stage<S> {
         PluginRef { name: manifest.name.clone(), version: manifest.version.clone(), kind }
     }
 
-    /// Makes sure that a running plugin has the stage: the one that was chosen, as soon as it runs; else its stand-in.
-    /// Waits for a plugin that is being started again, for three seconds.
+    /// Makes sure that a running plugin has the stage: the one that it is, else the one that was chosen, else its
+    /// stand-in. Waits for a plugin that is being started again, for three seconds.
     pub(super) async fn ensure(&mut self) -> Result<&mut (S, Received), Down> {
-        let is_stand_in = self.instance.manifest().name != self.provider.chosen();
-        let better = match (self.has_ended(), is_stand_in) {
-            (true, _) => Some(self.provider.acquire(PATIENCE).await?),
-            (false, true) => self.provider.first_choice().ok(),
-            (false, false) => None,
-        };
-        if let Some(instance) = better {
+        if self.has_ended() {
+            let instance = self.provider.acquire(PATIENCE).await?;
             self.take_over(instance).await?;
         }
         let gone =
             || Down { plugin: self.instance.manifest().name.clone(), reason: "has ended its session".into() };
         self.link.as_mut().ok_or_else(gone)
+    }
+
+    /// Gives the stage back to the plugin that was chosen, if a stand-in has it and that one runs again. To be called
+    /// where nothing is under way: what is, is lost.
+    pub(super) async fn switch_back(&mut self) {
+        let is_stand_in = self.instance.manifest().name != self.provider.chosen();
+        if is_stand_in
+            && let Ok(instance) = self.provider.first_choice()
+            && let Err(down) = self.take_over(instance).await
+        {
+            tracing::warn!("{down}; its stand-in goes on");
+        }
+    }
+
+    /// Takes the plugin that runs now, if it is another one than that which broke. Does not wait.
+    pub(super) async fn recover(&mut self) -> bool {
+        if !self.has_ended() {
+            return false;
+        }
+        match self.provider.acquire(Duration::ZERO).await {
+            Ok(instance) => self.take_over(instance).await.is_ok(),
+            Err(_) => false,
+        }
     }
 
     async fn take_over(&mut self, instance: Arc<PluginInstance>) -> Result<(), Down> {

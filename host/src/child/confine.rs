@@ -27,6 +27,10 @@ pub(crate) struct Limits {
 ///
 /// Nothing in this process may own a descriptor yet.
 pub(super) unsafe fn close_inherited() -> io::Result<()> {
+    // Somebody was here before us, and has descriptors that are still in use.
+    if std::fs::read_dir("/proc/self/task")?.count() > 1 {
+        return Ok(());
+    }
     let open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|descriptor| *descriptor > 2)
@@ -52,7 +56,7 @@ pub(super) fn confine(limits: &Limits) -> io::Result<()> {
     }
     // Where memory runs out, the kernel takes this process before the host. It cannot everywhere be asked for.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
-    limit(Resource::Cpu, limits.cpu_seconds)?;
+    limit_cpu(limits.cpu_seconds)?;
     limit(Resource::Nofile, limits.open_files)
 }
 
@@ -64,6 +68,15 @@ fn is_larger_than_now(bytes: Option<u64>) -> bool {
         .lines()
         .find_map(|line| line.strip_prefix("VmData:")?.trim().strip_suffix(" kB")?.parse().ok());
     bytes.is_none_or(|bytes| used.is_none_or(|used: u64| used.saturating_mul(1024) < bytes))
+}
+
+/// Ends by SIGXCPU, by which the reason is told; the kernel kills what goes on in spite of it.
+fn limit_cpu(seconds: Option<u64>) -> io::Result<()> {
+    let Some(seconds) = seconds else { return Ok(()) };
+    let now = rustix::process::getrlimit(Resource::Cpu);
+    let hard = seconds.saturating_add(1);
+    let hard = now.maximum.map_or(hard, |maximum| maximum.min(hard));
+    Ok(setrlimit(Resource::Cpu, Rlimit { current: Some(seconds.min(hard)), maximum: Some(hard) })?)
 }
 
 fn limit(resource: Resource, to: Option<u64>) -> io::Result<()> {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{Kind, PluginInstance, PluginState, Registry};
+use super::{Kind, Plugin, PluginInstance, PluginState, Registry};
 
 /// The plugin that was chosen for a kind of work, and its stand-in.
 #[derive(Debug, Clone)]
@@ -57,6 +57,10 @@ impl Provider {
             };
             if let Some(Ok(instance)) = self.fallback.as_deref().map(|name| self.running(name)) {
                 return Ok(instance);
+            }
+            let is_given_up = |plugin: &Plugin| plugin.state == PluginState::Failed && !plugin.recovering;
+            if entry.with(is_given_up) {
+                return Err(down);
             }
             // `Err` when the time is over, or the host is.
             if !matches!(timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {

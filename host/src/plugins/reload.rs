@@ -51,8 +51,8 @@ pub struct Reloaded {
 pub(crate) struct Reloader {
     loader: Arc<HostBuilder>,
     registry: Arc<Registry>,
-    /// What was refused last, by file: it is told once.
-    refused: tokio::sync::Mutex<HashMap<PathBuf, String>>,
+    /// What was refused last, by file, with its hash where it has one: it is tried and told once.
+    refused: tokio::sync::Mutex<HashMap<PathBuf, (Option<String>, String)>>,
 }
 
 impl Reloader {
@@ -60,8 +60,9 @@ impl Reloader {
         Arc::new(Self { loader, registry: Arc::clone(registry), refused: tokio::sync::Mutex::default() })
     }
 
-    /// Looks at the directories, and takes over what has changed. One at a time.
-    pub(crate) async fn reload(&self) -> Vec<Reloaded> {
+    /// Looks at the directories, and takes over what has changed. One at a time. `again`: what was refused, and what has
+    /// failed, is tried once more.
+    pub(crate) async fn reload(&self, again: bool) -> Vec<Reloaded> {
         let mut refused = self.refused.lock().await;
         let loader = Arc::clone(&self.loader);
         let (found, _) = match tokio::task::spawn_blocking(move || loader.load()).await {
@@ -74,11 +75,11 @@ impl Reloader {
         let mut changes = Vec::new();
         for plugin in found {
             let (name, path) = (plugin.name.clone(), plugin.path.clone());
-            let reason = plugin.error.clone().unwrap_or_default();
-            if plugin.state != PluginState::Loaded && refused.get(&path) == Some(&reason) {
+            let reason = (plugin.sha256.clone(), plugin.error.clone().unwrap_or_default());
+            if !again && refused.get(&path) == Some(&reason) {
                 continue;
             }
-            match self.take(plugin).await {
+            match self.take(plugin, again).await {
                 None => {}
                 Some(Ok(())) => {
                     refused.remove(&path);
@@ -94,7 +95,7 @@ impl Reloader {
     }
 
     /// Takes over one plugin; none when it is as it was.
-    async fn take(&self, plugin: Plugin) -> Option<Result<(), String>> {
+    async fn take(&self, plugin: Plugin, again: bool) -> Option<Result<(), String>> {
         let entries = self.registry.entries();
         let of_file = entries.iter().find(|entry| entry.with(|known| known.path == plugin.path));
         let of_name = entries
@@ -118,7 +119,10 @@ impl Reloader {
                 None => Err(plugin.error.clone().unwrap_or_default()),
             }));
         };
-        let is_known = entry.with(|known| known.sha256 == plugin.sha256);
+        let is_known = entry.with(|known| {
+            let runs = known.instance.is_some() || known.recovering;
+            known.sha256 == plugin.sha256 && (runs || !again)
+        });
         if is_known { None } else { Some(entry.replace(plugin).await) }
     }
 
@@ -143,7 +147,7 @@ impl Reloader {
                 let quiet = async { while let Ok(Some(())) = timeout(QUIET, changes.recv()).await {} };
                 // Still busy: then a look at what is there so far.
                 let _ = timeout(LONGEST_WAIT, quiet).await;
-                for Reloaded { name, path, refused } in own.reload().await {
+                for Reloaded { name, path, refused } in own.reload(false).await {
                     match refused {
                         None => tracing::info!(plugin = name, "runs as {} has it now", path.display()),
                         Some(refused) => tracing::warn!(plugin = name, "{}: {refused}", path.display()),

@@ -190,7 +190,7 @@ fn failure(plugin: &Plugin, message: &str) -> ErrorInfo {
         kind: "error".into(),
         code: Some("plugin_failed".into()),
         message: message.to_owned(),
-        recoverable: false,
+        recoverable: plugin.recovering,
         context: Some(serde_json::json!({ "path": plugin.path.display().to_string() })),
         source_chain: Vec::new(),
     }
@@ -278,7 +278,10 @@ impl Supervisor {
         let outcome = self.open(source).await;
         match &outcome {
             Ok(instance) => self.publish(instance),
-            Err(failure) => self.shared.become_state(PluginState::Failed, Some(failure.message.clone())),
+            Err(failure) => {
+                self.shared.lock().recovering = failure.is_temporary;
+                self.shared.become_state(PluginState::Failed, Some(failure.message.clone()));
+            }
         }
         outcome
     }
@@ -332,6 +335,7 @@ impl Supervisor {
             plugin.manifest = Some(instance.manifest().clone());
             plugin.isolation = self.isolation;
             plugin.process_id = instance.process_id();
+            plugin.recovering = false;
         }
         self.shared.become_state(PluginState::Ready, None);
     }
@@ -362,6 +366,7 @@ impl Supervisor {
             )),
             OnCrash::Restart => StartFailure::temporary(reason),
         };
+        self.shared.lock().recovering = failure.is_temporary;
         self.shared.become_state(PluginState::Failed, Some(failure.message.clone()));
         self.retry(failure, orders).await
     }
@@ -380,6 +385,7 @@ impl Supervisor {
                     self.terms.policy.max_restarts,
                     self.terms.policy.restart_window.as_secs_f32()
                 );
+                self.shared.lock().recovering = false;
                 self.recovery(self.terms.policy.max_restarts, false, false, Some(&message));
                 self.shared.become_state(PluginState::Failed, Some(message));
                 return None;
@@ -475,9 +481,6 @@ impl Supervisor {
         let outcome = self.start_beside(&plugin).await;
         let refusal = match outcome {
             Ok(newer) => {
-                if self.isolation == Isolation::None {
-                    self.mapped += 1;
-                }
                 {
                     let mut shared = self.shared.lock();
                     let generation = shared.generation + 1;
@@ -509,7 +512,7 @@ impl Supervisor {
         Err(refusal)
     }
 
-    async fn start_beside(&self, plugin: &Plugin) -> Result<Arc<PluginInstance>, String> {
+    async fn start_beside(&mut self, plugin: &Plugin) -> Result<Arc<PluginInstance>, String> {
         if plugin.state != PluginState::Loaded {
             return Err(plugin.error.clone().unwrap_or_else(|| "cannot be used".into()));
         }
@@ -520,6 +523,10 @@ impl Supervisor {
             ));
         }
         let source = Source::of(plugin).ok_or("has no library to open")?;
+        if self.isolation == Isolation::None {
+            // It stays mapped, whether it starts or not.
+            self.mapped += 1;
+        }
         self.open(source).await.map_err(|failure| failure.message)
     }
 

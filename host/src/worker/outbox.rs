@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::frame;
 
 /// Sends at once what the socket takes; the rest is sent by a thread, in order. What may wait is bounded by the windows
-/// of the sessions.
+/// of the sessions, and for log records by [`MAX_REST`].
 pub(super) struct Outbox {
     socket: UnixStream,
     state: Mutex<State>,
@@ -30,6 +30,9 @@ struct State {
     closed: bool,
 }
 
+/// Bytes that may wait before what may be lost is.
+const MAX_REST: usize = 1 << 20;
+
 impl Outbox {
     /// Begins to send; the thread ends when the outbox is closed.
     pub(super) fn start(socket: UnixStream) -> io::Result<Arc<Self>> {
@@ -37,6 +40,13 @@ impl Outbox {
         let own = Arc::clone(&outbox);
         thread::Builder::new().name("worker-send".into()).spawn(move || own.write_rest())?;
         Ok(outbox)
+    }
+
+    /// Sends a frame that may be lost, if not too much waits already: what no window bounds.
+    pub(super) fn send_if_room(&self, message: &impl Serialize) {
+        if self.lock().rest.len() < MAX_REST {
+            self.send(message);
+        }
     }
 
     /// Sends a frame. Never blocks for longer than others copy theirs. What is sent after the end is lost, as the

@@ -63,7 +63,12 @@ pub(super) fn connect(
 ) -> Result<Arc<Connection>, StartError> {
     let mut running = spawn(&spec.program, spec.limits, Task::Work(Box::new(job)), &spec.environment)
         .map_err(ChildError::from)?;
-    let last_words = running.output.take().map(LastWords::follow).transpose().map_err(ChildError::from)?;
+    let last_words = running
+        .output
+        .take()
+        .map(|output| LastWords::follow(output, spec.manifest.name.clone()))
+        .transpose()
+        .map_err(ChildError::from)?;
     let mut socket = running.socket.try_clone().map_err(ChildError::from)?;
     if let Err(error) = wait_for_start(&mut socket, within, &log) {
         return Err(match error {
@@ -341,7 +346,7 @@ struct LastWords(Arc<Mutex<String>>);
 const KEPT: usize = 300;
 
 impl LastWords {
-    fn follow(output: PipeReader) -> io::Result<Self> {
+    fn follow(output: PipeReader, plugin: String) -> io::Result<Self> {
         let words = Arc::new(Mutex::new(String::new()));
         let kept = Arc::clone(&words);
         let follow = move || {
@@ -357,7 +362,7 @@ impl LastWords {
                 let text = String::from_utf8_lossy(&line);
                 let text = text.trim();
                 if !text.is_empty() {
-                    tracing::info!(target: "antiphon::plugin", "{text}");
+                    tracing::info!(target: "antiphon::plugin", plugin, "{text}");
                     *lock(&kept) = text.chars().take(KEPT).collect();
                 }
             }

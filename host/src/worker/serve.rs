@@ -89,7 +89,7 @@ impl HostV1 for Host {
     }
 
     fn log(&self, level: u32, target: RStr<'_>, message: RStr<'_>) {
-        self.outbox.send(&ToHost::Log { level, target: target.as_str(), message: message.as_str() });
+        self.outbox.send_if_room(&ToHost::Log { level, target: target.as_str(), message: message.as_str() });
     }
 
     fn query(&self, _: RStr<'_>, _: u32) -> ROption<CapabilityObject> {

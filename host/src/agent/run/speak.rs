@@ -71,6 +71,7 @@ impl Conversation {
             self.fail_reply(ComponentKind::Llm, "no_provider", message).await;
             return;
         };
+        stage.switch_back().await;
         let (llm, _) = match stage.ensure().await {
             Ok(link) => link,
             Err(down) => {
@@ -163,6 +164,9 @@ impl Conversation {
             reply.synthesis_ended(chunk);
             return;
         };
+        if chunk == 0 {
+            stage.switch_back().await;
+        }
         let (tts, _) = match stage.ensure().await {
             Ok(link) => link,
             Err(down) => {
