@@ -91,6 +91,12 @@ impl Config {
         if let Err((key, message)) = in_range(&config.agent) {
             return Err(ConfigError::out_of_range(&source, format!("agent.{key}"), message));
         }
+        for (plugin, policy) in &config.plugins.policy {
+            if let Err((key, message)) = in_range(policy) {
+                let key = format!("plugins.policy.{plugin}.{key}");
+                return Err(ConfigError::out_of_range(&source, key, message));
+            }
+        }
         config.source = source;
         Ok(config)
     }
@@ -147,9 +153,9 @@ pub fn similar(name: &str, known: &[&str]) -> Option<String> {
 }
 
 /// Checks what the types do not say: the ranges in the schema. The error is a key and what is wrong with it.
-fn in_range(agent: &AgentConfig) -> Result<(), (String, String)> {
-    let schema = schemars::schema_for!(AgentConfig).to_value();
-    let value = serde_json::to_value(agent).expect("settings are plain data");
+fn in_range<T: JsonSchema + serde::Serialize>(settings: &T) -> Result<(), (String, String)> {
+    let schema = schemars::schema_for!(T).to_value();
+    let value = serde_json::to_value(settings).expect("settings are plain data");
     jsonschema::validate(&schema, &value).map_err(|error| {
         (error.instance_path().to_string().trim_start_matches('/').replace('/', "."), error.to_string())
     })
@@ -221,6 +227,14 @@ mod tests {
         check(
             "[agent]\n\npre_roll_ms = 6000",
             "a.toml:3:15: agent.pre_roll_ms: 6000 is greater than the maximum of 5000",
+        );
+    }
+
+    #[test]
+    fn policies_have_ranges_too() {
+        check(
+            "[plugins.policy.tts-x]\nisolation = 'process'\nhang_timeout_ms = 5\n",
+            "a.toml:3:19: plugins.policy.tts-x.hang_timeout_ms: 5 is less than the minimum of 1000",
         );
     }
 

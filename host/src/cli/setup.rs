@@ -256,6 +256,18 @@ impl Setup {
             let hint = hint(name).unwrap_or_default();
             warn(format!("plugins.disabled names {name}, which was not found{hint}"));
         }
+        let fallback = &self.config.agent.fallback;
+        let stand_ins = [&fallback.turn, &fallback.stt, &fallback.llm, &fallback.tts].into_iter().flatten();
+        let known = |name: &&String| *name == "*" || names.contains(&name.as_str());
+        let named = |what: &'static str| move |name: &'_ String| (what, name.clone());
+        let unknown =
+            (self.config.plugins.policy.keys().filter(|name| !known(name)).map(named("plugins.policy")))
+                .chain(self.isolated.iter().filter(|name| !known(name)).map(named("--isolate")))
+                .chain(stand_ins.filter(|name| !known(name)).map(named("agent.fallback")));
+        for (what, name) in unknown {
+            let hint = hint(&name).unwrap_or_default();
+            warn(format!("{what} names {name}, which was not found{hint}"));
+        }
         let misfits: Vec<String> = plugins
             .iter()
             .filter(|plugin| self.refused(plugin))
