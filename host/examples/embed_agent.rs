@@ -20,8 +20,14 @@ impl AudioOutput for Speaker {
     }
 }
 
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // Plugins are tried in child processes, which are this program, started again.
+    antiphon_host::child::serve_if_asked();
+    run()
+}
+
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let directory = arguments.next().unwrap_or_else(|| "target/debug".into());
     let recording = arguments.next().ok_or("usage: embed_agent PLUGIN_DIR RECORDING")?;

@@ -5,8 +5,14 @@
 
 use antiphon_host::Host;
 
+fn main() {
+    // Plugins are tried in child processes, which are this program, started again.
+    antiphon_host::child::serve_if_asked();
+    run();
+}
+
 #[tokio::main]
-async fn main() {
+async fn run() {
     let directory = std::env::args().nth(1).unwrap_or_else(|| "target/debug".into());
 
     let host = Host::builder().plugin_dir(directory).start().await;

@@ -31,8 +31,14 @@ async fn on_said(said: Said) -> Result<(), std::io::Error> {
     Err(std::io::Error::other("handlers may fail, and nobody else notices"))
 }
 
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // Plugins are tried in child processes, which are this program, started again.
+    antiphon_host::child::serve_if_asked();
+    run()
+}
+
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let directory = std::env::args().nth(1).unwrap_or_else(|| "target/debug".into());
     let host = Host::builder().plugin_dir(directory).start().await;
 
