@@ -7,6 +7,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
 };
 
 use antiphon_host::{
@@ -19,7 +20,7 @@ use antiphon_host::{
     inspect,
     plugins::{Completion, PluginInstance, Received},
 };
-use antiphon_test_support::{HANG, built::workspace, conversation::Recorder, plugins::PluginDir};
+use antiphon_test_support::{HANG, built, built::workspace, conversation::Recorder, plugins::PluginDir};
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -66,15 +67,19 @@ impl Old {
         directory.copy(library, "old.so");
         let bus = antiphon_host::core::EventBus::new();
         let recorder = Recorder::attach(&bus);
-        let host =
-            Host::builder().plugin_dir(directory.path()).bus(bus).set("fixture-abi", "greeting", "You asked");
+        let host = Host::builder().plugin_dir(directory.path()).cache_dir(built::cache()).bus(bus).set(
+            "fixture-abi",
+            "greeting",
+            "You asked",
+        );
         let host = host.start().await;
-        let [plugin] = host.plugins() else { panic!("one plugin: {:?}", host.plugins()) };
-        assert_eq!(plugin.state, PluginState::Started, "{}: {:?}", library.display(), plugin.error);
+        let plugins = host.plugins();
+        let [plugin] = &plugins[..] else { panic!("one plugin: {plugins:?}") };
+        assert_eq!(plugin.state, PluginState::Ready, "{}: {:?}", library.display(), plugin.error);
         Self { host, recorder, _directory: directory }
     }
 
-    fn instance(&self, kind: Kind) -> &PluginInstance {
+    fn instance(&self, kind: Kind) -> Arc<PluginInstance> {
         let found = self.host.provider(kind, Some("fixture-abi"));
         found.unwrap_or_else(|error| panic!("{kind}: {error}"))
     }

@@ -2,6 +2,7 @@
 
 use antiphon_host::{Host, PluginState};
 use antiphon_test_support::{
+    built,
     conversation::Setup,
     hostile::{Behaviour, hostile},
     plugins::PluginDir,
@@ -17,8 +18,9 @@ fn with(behaviour: Behaviour) -> PluginDir {
 /// The plugin is there, does not run, and the listing says so with these words.
 async fn is_refused(behaviour: Behaviour, words: &[&str]) {
     let directory = with(behaviour);
-    let host = Host::builder().plugin_dir(directory.path()).start().await;
-    let [plugin] = host.plugins() else { panic!("one plugin: {:?}", host.plugins()) };
+    let host = Host::builder().plugin_dir(directory.path()).cache_dir(built::cache()).start().await;
+    let plugins = host.plugins();
+    let [plugin] = &plugins[..] else { panic!("one plugin: {plugins:?}") };
     assert_eq!((plugin.name.as_str(), plugin.state), (&*behaviour.plugin_name(), PluginState::Failed));
     let error = plugin.error.clone().unwrap_or_default();
     for word in words {
@@ -31,7 +33,8 @@ async fn is_refused(behaviour: Behaviour, words: &[&str]) {
 async fn what_is_new_in_a_later_plugin_of_this_abi_is_passed_over_and_the_rest_works() {
     let config = antiphon_host::AgentConfig { tts: Some("none".into()), ..Default::default() };
     let mut talk = Setup::with(with(Behaviour::NEWER_MANIFEST)).config(config).start().await;
-    let [plugin] = talk.host.plugins() else { panic!("one plugin: {:?}", talk.host.plugins()) };
+    let plugins = talk.host.plugins();
+    let [plugin] = &plugins[..] else { panic!("one plugin: {plugins:?}") };
     let manifest = plugin.manifest.as_ref().expect("it was read");
     let capabilities: Vec<_> =
         manifest.capabilities.iter().map(|known| (known.kind.as_str(), known.version)).collect();
