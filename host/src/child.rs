@@ -43,6 +43,8 @@ pub(crate) enum Task {
     Work(Box<worker::Job>),
     /// Tries a plugin library.
     Scan(PathBuf),
+    /// Runs one conformance test.
+    Check(crate::check::Job),
 }
 
 /// The first message to a child.

@@ -3,11 +3,12 @@
 //! Reading order: [`host`] is what programs use; [`plugins`] starts and supervises plugins ([`scan`] finds them and tries
 //! them first, [`inspect`] reads them without running them, [`loader`] opens them, `worker` runs them in processes of their
 //! own, which are started by [`child`]); [`agent`] holds one conversation; [`media`] reads and writes recordings;
-//! [`config`] is the configuration file; [`scaffold`] makes the crate of a new plugin.
+//! [`config`] is the configuration file; [`check`] holds a plugin to the contract, [`scaffold`] makes the crate of a new one.
 //!
 //! Not here: the `antiphon` command itself; that is the binary beside this library.
 
 pub mod agent;
+pub mod check;
 pub mod child;
 pub mod config;
 pub mod host;

@@ -377,9 +377,8 @@ fn outcome(verdict: Verdict, sha256: String, library: PathBuf, path: &Path) -> O
     match verdict.judgement {
         Judgement::Accepted { manifest, note } => Outcome::Accepted { manifest, sha256, library, note },
         Judgement::Quarantined { reason, output } => {
-            let last = output.lines().rev().map(str::trim).find(|line| !line.is_empty());
-            let last = last.map(|line| line.chars().take(LAST_WORDS).collect::<String>());
-            let last = last.map(|line| format!("; the last that it wrote: {line:?}")).unwrap_or_default();
+            let last = last_words(&output).map(|line| line.chars().take(LAST_WORDS).collect::<String>());
+            let last = last.map(|line| format!("; its last words: {line:?}")).unwrap_or_default();
             let path = path.display();
             let reason = format!(
                 "is quarantined: {reason}{last} (tried {at}); `antiphon plugins retry {path}` tries it again"
@@ -389,8 +388,20 @@ fn outcome(verdict: Verdict, sha256: String, library: PathBuf, path: &Path) -> O
     }
 }
 
-/// Characters of a plugin's last line that are shown. All that was kept is in the verdict.
+/// Characters of a plugin's last words that are shown. All that was kept is in the verdict.
 const LAST_WORDS: usize = 200;
+
+/// The line that says most of why a process ended: what was panicked with, else the last one.
+fn last_words(output: &str) -> Option<&str> {
+    let mut lines = output.lines().map(str::trim).filter(|line| !line.is_empty());
+    let after_panic = lines.clone().skip_while(|line| !line.contains("panicked at ")).nth(1);
+    let is_backtrace = |line: &str| {
+        let frame = line.trim_start_matches(|c: char| c.is_ascii_digit());
+        ["note: ", "at ", "stack backtrace:"].iter().any(|start| line.starts_with(start))
+            || (frame.len() < line.len() && frame.starts_with(": "))
+    };
+    after_panic.or_else(|| lines.rfind(|line| !is_backtrace(line)))
+}
 
 fn failed(path: &Path, name: String, reason: String) -> Box<Scanned> {
     let outcome = Outcome::Refused { state: PluginState::Failed, reason };
@@ -408,4 +419,19 @@ fn count(counter: &AtomicUsize) {
 #[expect(clippy::disallowed_methods, reason = "file systems stamp real time, whatever clock the host has")]
 fn now() -> SystemTime {
     SystemTime::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_are_what_was_panicked_with_or_the_last_line() {
+        let panic = "starting\nthread 'main' (7) panicked at src/lib.rs:3:5:\nno model\nstack backtrace:\n   0: main\nnote: \
+                     run with `RUST_BACKTRACE=full`\nthread caused non-unwinding panic. aborting.\n";
+        assert_eq!(last_words(panic), Some("no model"));
+        let note = "memory allocation of 7 bytes failed\nstack backtrace:\n   0: main\n  at lib.rs:3\nnote: run with `RUST_BACKTRACE=full`\n\n";
+        assert_eq!(last_words(note), Some("memory allocation of 7 bytes failed"));
+        assert_eq!(last_words("\n \n"), None);
+    }
 }

@@ -52,6 +52,7 @@ impl Place {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
         command.current_dir(self.0.path()).args(arguments).stdin(Stdio::null());
+        command.env("ANTIPHON_CACHE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/plugin-cache"));
         for name in ["ANTIPHON_CONFIG", "ANTIPHON_PLUGIN_PATH", "RUST_LOG", "NO_COLOR"] {
             command.env_remove(name);
         }

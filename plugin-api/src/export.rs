@@ -237,6 +237,10 @@ fn settings<C: DeserializeOwned>(bytes: &[u8]) -> Result<C, PluginError> {
     let misfit =
         |text: String| PluginError::new("settings", format!("the settings do not fit: {text}")).fatal();
     let settings = serde_json::from_slice::<Value>(bytes).map_err(|error| misfit(error.to_string()))?;
+    // To serde, a list is the fields of a struct by their places.
+    if !settings.is_object() {
+        return Err(misfit("expected an object of settings".into()));
+    }
     C::deserialize(&settings).map_err(|error| match culprit::<C>(&settings, &error.to_string()) {
         Some(field) => misfit(format!("{field}: {error}")),
         None => misfit(error.to_string()),

@@ -230,7 +230,7 @@ fn what_happens_in_a_turn_is_told_in_the_order_of_the_pipeline() {
         let deltas: String = turn.texts("llm.response.delta", "delta").concat();
         assert_eq!(turn.only("llm.response.final")["text"], deltas);
     }
-    ends_in_order(&events);
+    ends_in_order(events);
 }
 
 /// The conversation's last word, then the plugins': each stops once.

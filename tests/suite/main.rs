@@ -8,6 +8,7 @@
 mod abi_years;
 mod bad_input;
 mod bad_plugins;
+mod check;
 mod conversation;
 mod docs;
 mod events;

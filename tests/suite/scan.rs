@@ -156,10 +156,7 @@ fn what_was_quarantined_gets_another_chance_by_retry() {
     fs::write(&file, verdict.to_string()).expect("writable");
     let list = fresh.list(&plugins);
     assert_eq!(only(&list)["state"], "quarantined", "{list}");
-    assert!(
-        only(&list)["error"].to_string().contains("did not come to an end; the last that it wrote"),
-        "{list}"
-    );
+    assert!(only(&list)["error"].to_string().contains("did not come to an end; its last words"), "{list}");
     let outcome = fresh.retry(&plugins.file(&built::file_name("llm-echo"))).done();
     assert_eq!(outcome.stdout, "llm-echo 0.1.0 is accepted\n");
     assert_eq!(only(&fresh.list(&plugins))["state"], "ready");

@@ -46,9 +46,9 @@ use super::{
     ear::{Ear, Heard},
     mouth::{Reply, Times},
     output::{Piece, Played, Player},
-    stage::{Stage, link},
+    stage::{Open, Stage, link},
 };
-use crate::plugins::{Incoming, LlmSession, PluginInstance, PluginSessionError, Received, TtsSession};
+use crate::plugins::{Incoming, LlmSession, PluginInstance, Received, TtsSession};
 
 /// How long a plugin may take to close its session.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
@@ -418,7 +418,7 @@ impl Conversation {
 fn stage<S>(
     chosen: Option<Chosen>,
     session: &SessionBus,
-    open: fn(&PluginInstance, &SessionBus) -> Result<(S, Received), PluginSessionError>,
+    open: Open<S>,
 ) -> Result<Option<Stage<S>>, AgentError> {
     let Some((provider, instance)) = chosen else { return Ok(None) };
     let plugin = instance.manifest().name.clone();

@@ -19,7 +19,8 @@ use crate::{
 /// ten milliseconds, and a user who waits for longer hears of it.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-type Open<S> = fn(&PluginInstance, &SessionBus) -> Result<(S, Received), PluginSessionError>;
+/// How a session is opened.
+pub(super) type Open<S> = fn(&PluginInstance, &SessionBus) -> Result<(S, Received), PluginSessionError>;
 
 /// A stage, and who does it.
 pub(super) struct Stage<S> {

@@ -69,6 +69,7 @@ fn serve() -> io::Result<()> {
         Task::Hello => Reporter(socket).report(&Value::Bool(true)),
         Task::Work(job) => worker::serve(socket, &job),
         Task::Scan(library) => crate::scan::try_library(&library, Reporter(socket)),
+        Task::Check(job) => crate::check::serve(job, Reporter(socket)),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `antiphon plugins`: what is installed, what each plugin declares, and why some cannot be used.
 
+mod check;
 mod lock;
 mod new;
 mod retry;
@@ -35,6 +36,8 @@ const EXAMPLES: &str = "\
 Examples:
   antiphon plugins list
   antiphon plugins inspect tts-flite
+  antiphon plugins new --kind llm llm-parrot
+  antiphon plugins check ./libmy_plugin.so
   antiphon plugins lock";
 
 #[derive(Debug, Subcommand)]
@@ -52,6 +55,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    Check(check::Args),
     /// Show all that one plugin declares: settings, event types, versions. Does not start it
     #[command(after_help = INSPECT_EXAMPLES)]
     Inspect {
@@ -97,16 +101,15 @@ Examples:
   antiphon plugins inspect tts-flite --json | jq .manifest.settings";
 
 pub(super) async fn run(global: &Global, args: Args) -> Result<Exit> {
-    if let Command::Lock { output } = args.command {
-        return lock::run(&Setup::unlocked(global, &[])?, output).await;
-    }
-    let setup = Setup::read(global, &[])?;
+    let setup = || Setup::read(global, &[]);
     match args.command {
-        Command::List { no_start, json } => list(&setup, no_start, json).await,
-        Command::Inspect { plugin, json } => inspect(&setup, &plugin, json).await,
+        Command::List { no_start, json } => list(&setup()?, no_start, json).await,
+        Command::Inspect { plugin, json } => inspect(&setup()?, &plugin, json).await,
         Command::New(args) => new::run(&args),
-        Command::Retry { path } => retry::run(&setup, path).await,
-        Command::Lock { .. } => unreachable!("it is done above, without the lock that it writes"),
+        Command::Check(args) => check::run(global, args).await,
+        Command::Retry { path } => retry::run(&setup()?, path).await,
+        // Without the lock that it writes.
+        Command::Lock { output } => lock::run(&Setup::unlocked(global, &[])?, output).await,
     }
 }
 

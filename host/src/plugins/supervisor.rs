@@ -413,7 +413,7 @@ impl Supervisor {
         };
         let max_attempts = self.terms.policy.max_restarts;
         let event = ProviderRecoveryEvent { provider, attempt, max_attempts, recovering, recovered, error };
-        let _ = self.terms.bus.emit(event);
+        self.terms.bus.emit(event);
     }
 
     /// Waits until something happens to a running plugin, and asks it every second whether it answers.

@@ -35,14 +35,9 @@ fn disagreement(section: &SectionManifest, manifest: &PluginManifest) -> Option<
     if manifest.capabilities.is_empty() {
         return Some("it declares no capability".into());
     }
-    let mut kinds: Vec<&str> = section.kinds.split_whitespace().collect();
-    let mut declared: Vec<&str> =
-        manifest.capabilities.iter().map(|capability| capability.kind.as_str()).collect();
-    kinds.sort_unstable();
-    declared.sort_unstable();
-    if kinds != declared {
-        let (kinds, declared) = (kinds.join(", "), declared.join(", "));
-        return Some(format!("its section says that it can {kinds}, its manifest {declared}"));
+    // A capability can be there in several versions, and a manifest may say more than its section.
+    if let Some(kind) = section.kinds.split_whitespace().find(|kind| !manifest.has(kind)) {
+        return Some(format!("its section says that it can {kind}, its manifest does not"));
     }
     events(manifest)
 }
@@ -56,6 +51,13 @@ fn events(manifest: &PluginManifest) -> Option<String> {
     let is_dotted = |name: &&str| name.split('.').all(|part| is_sane(part, |c| matches!(c, '-' | '_')));
     if let Some(name) = names.iter().find(|name| !is_dotted(name)) {
         return Some(format!("{name:?} is no name for an event type"));
+    }
+    for event in &manifest.events {
+        if let Some(base) =
+            event.extends.iter().find(|base| !is_dotted(&base.as_str()) || **base == event.name)
+        {
+            return Some(format!("its event type {} extends {base:?}", event.name));
+        }
     }
     names.sort_unstable();
     let twin = names.windows(2).find(|pair| pair[0] == pair[1])?;
@@ -112,13 +114,21 @@ mod tests {
         check("version", json!("1.0.1"), Some("its manifest \"1.0.1\""));
         check("abi_version", json!(2), Some("its section says ABI 1, its manifest 2"));
         check("capabilities", json!([]), Some("no capability"));
-        check("capabilities", json!([{"kind": "stt", "version": 1}]), Some("can llm, tts, its manifest stt"));
+        check(
+            "capabilities",
+            json!([{"kind": "tts", "version": 1}]),
+            Some("it can llm, its manifest does not"),
+        );
+        let more = json!([{"kind": "llm", "version": 1}, {"kind": "llm", "version": 2}, {"kind": "tts", "version": 1}]);
+        check("capabilities", more, None);
         check("settings", json!({"type": "no such type"}), Some("the schema of its settings is none"));
         check("settings", json!(3), Some("the schema of its settings is none"));
         check("events", json!([event("a*")]), Some(r#""a*" is no name for an event type"#));
         check("events", json!([event("a..b")]), Some(r#""a..b" is no name"#));
         check("events", json!([event("")]), Some("is no name"));
         check("events", json!([event("a.b"), event("c"), event("a.b")]), Some("event type a.b twice"));
+        check("events", json!([{"type": "a.b", "extends": ["", "BaseEvent"]}]), Some("a.b extends \"\""));
+        check("events", json!([{"type": "a.b", "extends": ["a.b"]}]), Some("a.b extends \"a.b\""));
         let many: Vec<Value> = (0..257).map(|number| event(&format!("x.e{number}"))).collect();
         check("events", json!(many), Some("257 event types; at most 256"));
         check("events", json!(many[..256]), None);

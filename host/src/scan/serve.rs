@@ -109,6 +109,11 @@ fn steps(path: &Path, tell: &mut impl FnMut(Told) -> io::Result<()>) -> Result<(
     if let Some(problem) = conform::problem(&section, manifest) {
         return Err(Stop::Told(Told::Lies(problem)));
     }
+    let bytes = serde_json::to_vec(manifest).map_err(io::Error::from)?.len();
+    if bytes > MAX_MANIFEST {
+        let problem = format!("its manifest has {bytes} bytes; at most {MAX_MANIFEST} are sensible");
+        return Err(Stop::Told(Told::Lies(problem)));
+    }
     tell(Told::Declares(Box::new(manifest.clone())))?;
     tell(Told::Entering(Stage::Create))?;
     let plugin = match library.create(HostBox::from_value(ScanHost::default(), TD_Opaque), b"{}") {
@@ -127,25 +132,28 @@ fn steps(path: &Path, tell: &mut impl FnMut(Told) -> io::Result<()>) -> Result<(
     Ok(())
 }
 
-/// Asks for a capability; where this host knows it, its layout is compared too.
+/// Bytes of a manifest as JSON. Schemas are the longest of it, and have some kilobytes for each event.
+const MAX_MANIFEST: usize = 4 << 20;
+
+/// Asks for a capability, and compares its layout. What this host has no use for is left alone.
 fn query(plugin: &PluginBox, kind: &str, version: u32) -> Result<(), Told> {
-    let ROption::RSome(object) = plugin.query(RStr::from_str(kind), version) else {
-        return Err(Told::Lies(format!(
-            "it declares {kind} (version {version}), and has no such capability"
-        )));
-    };
     match kind {
         _ if version != CAPABILITY_V1 => Ok(()),
-        TurnBox::NAME => fits::<TurnBox>(object),
-        SttBox::NAME => fits::<SttBox>(object),
-        LlmBox::NAME => fits::<LlmBox>(object),
-        TtsBox::NAME => fits::<TtsBox>(object),
-        VisionBox::NAME => fits::<VisionBox>(object),
+        TurnBox::NAME => has::<TurnBox>(plugin),
+        SttBox::NAME => has::<SttBox>(plugin),
+        LlmBox::NAME => has::<LlmBox>(plugin),
+        TtsBox::NAME => has::<TtsBox>(plugin),
+        VisionBox::NAME => has::<VisionBox>(plugin),
         _ => Ok(()),
     }
 }
 
-fn fits<C: Capability>(object: CapabilityObject) -> Result<(), Told> {
+fn has<C: Capability>(plugin: &PluginBox) -> Result<(), Told> {
+    let ROption::RSome(object) = plugin.query(RStr::from_str(C::NAME), CAPABILITY_V1) else {
+        let kind = C::NAME;
+        let problem = format!("it declares {kind} (version {CAPABILITY_V1}), and has no such capability");
+        return Err(Told::Lies(problem));
+    };
     object.into_object::<C>().map(drop).map_err(|error| Told::Unusable(error.to_string()))
 }
 

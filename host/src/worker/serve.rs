@@ -352,27 +352,27 @@ impl Outlet for Orders {
                 turn.push_audio(*token, audio.clone().into())
             }
             (Object::Turn(turn), Order::Flush { token }) => turn.flush(*token),
-            (Object::Turn(turn), Order::Close { token }) => done(turn.close(*token)),
+            (Object::Turn(turn), Order::Close { token }) => done(|| turn.close(*token)),
             (Object::Stt(stt), Order::Begin { turn_id }) => stt.begin(*turn_id),
             (Object::Stt(stt), Order::Audio { audio, .. }) => stt.push_audio(audio.clone().into()),
             (Object::Stt(stt), Order::End { token }) => stt.end(*token),
             (Object::Stt(stt), Order::CancelUtterance { token }) => stt.cancel(*token),
-            (Object::Stt(stt), Order::Close { token }) => done(stt.close(*token)),
+            (Object::Stt(stt), Order::Close { token }) => done(|| stt.close(*token)),
             (Object::Llm(llm), Order::Request { token, turn_id, request }) => {
                 llm.respond(*token, *turn_id, RSlice::from_slice(request))
             }
-            (Object::Llm(llm), Order::Cancel { token }) => done(llm.cancel(*token)),
-            (Object::Llm(llm), Order::Close { token }) => done(llm.close(*token)),
+            (Object::Llm(llm), Order::Cancel { token }) => done(|| llm.cancel(*token)),
+            (Object::Llm(llm), Order::Close { token }) => done(|| llm.close(*token)),
             (Object::Tts(tts), Order::Request { token, turn_id, request }) => {
                 tts.synthesize(*token, *turn_id, RSlice::from_slice(request))
             }
-            (Object::Tts(tts), Order::Cancel { token }) => done(tts.cancel(*token)),
-            (Object::Tts(tts), Order::Close { token }) => done(tts.close(*token)),
+            (Object::Tts(tts), Order::Cancel { token }) => done(|| tts.cancel(*token)),
+            (Object::Tts(tts), Order::Close { token }) => done(|| tts.close(*token)),
             (Object::Vision(vision), Order::Picture { token, sequence, picture }) => {
                 vision.process(*token, *sequence, picture.clone().into())
             }
-            (Object::Vision(vision), Order::Cancel { token }) => done(vision.cancel(*token)),
-            (Object::Vision(vision), Order::Close { token }) => done(vision.close(*token)),
+            (Object::Vision(vision), Order::Cancel { token }) => done(|| vision.cancel(*token)),
+            (Object::Vision(vision), Order::Close { token }) => done(|| vision.close(*token)),
             // The host does not ask a capability for what its trait does not have.
             _ => Status::REFUSED,
         }
@@ -400,7 +400,8 @@ impl Outlet for Orders {
 }
 
 /// For commands that are always accepted.
-fn done((): ()) -> Status {
+fn done(command: impl FnOnce()) -> Status {
+    command();
     Status::ACCEPTED
 }
 

@@ -70,6 +70,7 @@ fn an_error_in_the_settings_names_the_field() {
     names(r#"{"voice": {"pitch_hz": "high"}}"#, "voice: invalid type: string \"high\"");
     names(r#"{"volum": 3}"#, "unknown field `volum`, expected one of `volume`");
     names("{", "EOF");
+    names(r#"[50, {}, "fine"]"#, "expected an object");
 }
 
 #[test]
