@@ -114,7 +114,7 @@ macro_rules! session {
 
             /// Ends the session; resolves when the plugin has.
             pub fn close(&self) -> Completion {
-                let (token, completion) = self.pending.begin();
+                let (token, completion) = self.pending.begin_close();
                 self.object.close(token);
                 completion
             }

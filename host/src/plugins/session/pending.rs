@@ -57,6 +57,8 @@ pub(in crate::plugins) struct Pending {
     next: AtomicU64,
     /// The plugin answers no more.
     failed: AtomicBool,
+    /// Its close is finished: nothing of it is taken any more. Shared with its sink, which may outlive it.
+    over: Arc<AtomicBool>,
     sessions: Arc<Sessions>,
 }
 
@@ -75,9 +77,15 @@ impl Drop for Pending {
 #[derive(Debug)]
 struct Waiting {
     finished: oneshot::Sender<Outcome>,
+    /// It closes the session.
+    closes: bool,
     /// What it says, where it is a synthesis.
     synthesis: Option<Synthesis>,
 }
+
+/// A command was never given, or is finished.
+#[derive(Debug)]
+pub(super) struct NotPending;
 
 /// A synthesis, as its audio events tell of it.
 #[derive(Debug, Clone, Copy)]
@@ -97,6 +105,7 @@ impl Pending {
             waiting: Mutex::default(),
             next: AtomicU64::new(0),
             failed: AtomicBool::new(open.failed),
+            over: Arc::default(),
             sessions: Arc::clone(sessions),
         });
         open.sessions.push(Arc::downgrade(&pending));
@@ -104,12 +113,21 @@ impl Pending {
     }
 
     pub(super) fn begin(&self) -> (u64, Completion) {
+        self.enter(false)
+    }
+
+    /// As [`begin`](Self::begin), for the command that closes the session.
+    pub(super) fn begin_close(&self) -> (u64, Completion) {
+        self.enter(true)
+    }
+
+    fn enter(&self, closes: bool) -> (u64, Completion) {
         let token = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let (sender, receiver) = oneshot::channel();
         let mut waiting = lock(&self.waiting);
         // Without a sender, the receiver fails at once.
         if !self.failed.load(Ordering::Relaxed) {
-            waiting.insert(token, Waiting { finished: sender, synthesis: None });
+            waiting.insert(token, Waiting { finished: sender, closes, synthesis: None });
         }
         drop(waiting);
         (token, Completion { token, receiver })
@@ -131,12 +149,19 @@ impl Pending {
         }
     }
 
-    /// The synthesis of a command, and counts a piece of its audio.
-    pub(super) fn next_piece(&self, token: u64) -> Option<Synthesis> {
+    /// What is set when the session's close is finished.
+    pub(super) fn over(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.over)
+    }
+
+    /// Counts a piece of a command's audio and gives its synthesis, if it is one; an error when the command is not pending.
+    pub(super) fn next_piece(&self, token: u64) -> Result<Option<Synthesis>, NotPending> {
         let mut waiting = lock(&self.waiting);
-        let synthesis = waiting.get_mut(&token)?.synthesis.as_mut()?;
-        synthesis.pieces += 1;
-        Some(*synthesis)
+        let command = waiting.get_mut(&token).ok_or(NotPending)?;
+        Ok(command.synthesis.as_mut().map(|synthesis| {
+            synthesis.pieces += 1;
+            *synthesis
+        }))
     }
 
     /// Forgets a command that was not accepted.
@@ -145,7 +170,11 @@ impl Pending {
     }
 
     pub(super) fn finish(&self, token: u64, outcome: Outcome) {
-        if let Some(waiting) = lock(&self.waiting).remove(&token) {
+        let command = lock(&self.waiting).remove(&token);
+        if let Some(waiting) = command {
+            if waiting.closes {
+                self.over.store(true, Ordering::Release);
+            }
             // Nobody waits for it any more: fine.
             let _ = waiting.finished.send(outcome);
         }

@@ -1,6 +1,9 @@
 //! Where a plugin's session puts what it produces: on the bus, and to the agent.
 
-use std::sync::{Arc, Weak};
+use std::sync::{
+    Arc, Weak,
+    atomic::{AtomicBool, Ordering},
+};
 
 use antiphon_core::{
     AudioChunk, PluginBaseEvent, SessionBus, TurnId,
@@ -18,7 +21,7 @@ use antiphon_plugin_api::abi::{
 use tokio::{runtime::Handle, sync::mpsc};
 use uuid::Uuid;
 
-use super::{Incoming, Pending, Received};
+use super::{Incoming, Pending, Received, pending::Synthesis};
 
 /// Events that the agent itself lives on: plugins send them whether or not anybody subscribes.
 const NEEDED_BY_AGENT: [&str; 8] = [
@@ -61,6 +64,8 @@ struct Sink {
     to_agent: mpsc::Sender<Arc<Envelope>>,
     audio: mpsc::Sender<Incoming>,
     pending: Weak<Pending>,
+    /// The session's close is finished. A plugin that goes on all the same is not heard.
+    over: Arc<AtomicBool>,
     runtime: Handle,
 }
 
@@ -73,18 +78,30 @@ pub(in crate::plugins) fn sink(
 ) -> (SinkBox, Received) {
     let (to_agent, events_received) = mpsc::channel(EVENT_CAPACITY);
     let (audio, audio_received) = mpsc::channel(AUDIO_CAPACITY);
-    let sink = Sink { session, plugin, events, to_agent, audio, pending: Arc::downgrade(pending), runtime };
+    let sink = Sink {
+        session,
+        plugin,
+        events,
+        to_agent,
+        audio,
+        pending: Arc::downgrade(pending),
+        over: pending.over(),
+        runtime,
+    };
     let received = Received { events: events_received, audio: audio_received };
     (SinkBox::from_value(sink, TD_Opaque), received)
 }
 
 impl Sink {
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
     /// Puts audio on the bus where somebody names the type.
-    fn publish(&self, token: u64, audio: &AudioChunk) {
+    fn publish(&self, synthesis: Option<Synthesis>, audio: &AudioChunk) {
         if !self.session.is_wanted(TtsAudioEvent::event_type()) {
             return;
         }
-        let synthesis = self.pending.upgrade().and_then(|pending| pending.next_piece(token));
         let event = TtsAudioEvent {
             synthesis_id: synthesis.map(|synthesis| synthesis.id),
             chunk_index: synthesis.map_or(0, |synthesis| synthesis.pieces - 1),
@@ -104,6 +121,9 @@ impl Sink {
 
 impl SinkV1 for Sink {
     fn emit(&self, header: &EventHeaderV1, payload: RSlice<'_, u8>) -> Status {
+        if self.is_over() {
+            return Status::CLOSED;
+        }
         let Some(event) = self.events.get(header.type_index as usize) else {
             tracing::error!(plugin = %self.plugin.plugin_name, index = header.type_index, "an event that is not in the manifest");
             return Status::REFUSED;
@@ -140,6 +160,9 @@ impl SinkV1 for Sink {
     }
 
     fn audio(&self, token: u64, audio: AudioV1) -> Status {
+        if self.is_over() {
+            return Status::CLOSED;
+        }
         let audio = match AudioChunk::try_from(audio) {
             Ok(audio) => audio,
             Err(error) => {
@@ -147,15 +170,17 @@ impl SinkV1 for Sink {
                 return Status::REFUSED;
             }
         };
-        match self.audio.try_reserve() {
-            Ok(permit) => {
-                self.publish(token, &audio);
-                permit.send(Incoming { token, audio });
-                Status::ACCEPTED
-            }
-            Err(mpsc::error::TrySendError::Full(())) => Status::FULL,
-            Err(mpsc::error::TrySendError::Closed(())) => Status::CLOSED,
-        }
+        let permit = match self.audio.try_reserve() {
+            Ok(permit) => permit,
+            Err(mpsc::error::TrySendError::Full(())) => return Status::FULL,
+            Err(mpsc::error::TrySendError::Closed(())) => return Status::CLOSED,
+        };
+        // Whoever got the end of a command counts on having all of its audio. After the room: only what is taken counts.
+        let piece = self.pending.upgrade().map(|pending| pending.next_piece(token));
+        let Some(Ok(synthesis)) = piece else { return Status::CLOSED };
+        self.publish(synthesis, &audio);
+        permit.send(Incoming { token, audio });
+        Status::ACCEPTED
     }
 
     fn finished(&self, token: u64, outcome: Outcome) {
@@ -185,4 +210,99 @@ impl SinkV1 for Sink {
 fn chrono_from(unix_ns: u64) -> Option<chrono::DateTime<chrono::Utc>> {
     let nanos = i64::try_from(unix_ns).ok().filter(|nanos| *nanos > 0)?;
     Some(chrono::DateTime::from_timestamp_nanos(nanos))
+}
+
+#[cfg(test)]
+mod tests {
+    use antiphon_core::{Event, EventBus, event::llm::LlmResponseDeltaEvent};
+    use antiphon_plugin_api::abi::abi_stable::std_types::RSlice;
+
+    use super::{super::Sessions, *};
+
+    /// A session of a plugin that emits pieces of replies, which the agent needs.
+    struct Open {
+        session: SessionBus,
+        sink: SinkBox,
+        pending: Arc<Pending>,
+        received: Received,
+    }
+
+    impl Open {
+        fn new() -> Self {
+            let bus = EventBus::new();
+            let delta = bus.registry().find("llm.response.delta").expect("it is in the catalogue");
+            let session = bus.open_session();
+            let pending = Pending::of(&Arc::<Sessions>::default());
+            let plugin = PluginBaseEvent {
+                plugin_name: "late".into(),
+                plugin_version: "1.0.0".into(),
+                plugin_instance: None,
+            };
+            let events = [PluginEvent::from(delta)].into();
+            let runtime = Handle::current();
+            let (sink, received) = sink(session.clone(), Arc::new(plugin), events, runtime, &pending);
+            Self { session, sink, pending, received }
+        }
+
+        fn emit(&self) -> Status {
+            let event = LlmResponseDeltaEvent { delta: "And another thing.".into(), ..Default::default() };
+            let payload = rmp_serde::to_vec_named(&event).expect("plain data");
+            let header = EventHeaderV1 {
+                type_index: 0,
+                reserved: 0,
+                emitted_unix_ns: 0,
+                turn_id: 0,
+                causation_id: [0; 16],
+            };
+            self.sink.emit(&header, RSlice::from_slice(&payload))
+        }
+
+        fn audio(&self, token: u64) -> Status {
+            self.sink.audio(token, AudioChunk::mono(vec![1_i16; 16]).into())
+        }
+
+        fn waiting(&mut self) -> (usize, usize) {
+            (self.received.events.len(), self.received.audio.len())
+        }
+    }
+
+    #[tokio::test]
+    async fn audio_belongs_to_a_command_that_is_pending() {
+        let mut open = Open::new();
+        assert_eq!(open.audio(1), Status::CLOSED, "nobody asked yet");
+        let (token, completion) = open.pending.begin();
+        assert_eq!((open.audio(token), open.audio(token + 1)), (Status::ACCEPTED, Status::CLOSED));
+        open.sink.finished(token, Outcome::COMPLETED);
+        assert_eq!(completion.finished().await, Outcome::COMPLETED);
+        assert_eq!(open.audio(token), Status::CLOSED);
+        assert_eq!(open.waiting(), (0, 1));
+    }
+
+    #[tokio::test]
+    async fn nothing_of_a_session_comes_after_its_close_is_finished() {
+        let mut open = Open::new();
+        let seen = Arc::new(AtomicBool::new(false));
+        let sees = Arc::clone(&seen);
+        let _subscription = open.session.subscribe(move |_: Event<LlmResponseDeltaEvent>| {
+            sees.store(true, Ordering::SeqCst);
+            async {}
+        });
+        let (token, completion) = open.pending.begin_close();
+        open.sink.finished(token + 1, Outcome::COMPLETED);
+        assert!(!open.pending.over().load(Ordering::SeqCst), "nobody gave that command");
+        open.sink.finished(token, Outcome::COMPLETED);
+        assert_eq!(completion.finished().await, Outcome::COMPLETED);
+        assert_eq!((open.emit(), open.audio(token)), (Status::CLOSED, Status::CLOSED));
+        open.session.close().await;
+        assert!(!seen.load(Ordering::SeqCst));
+        assert_eq!(open.waiting(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn what_is_said_while_a_session_closes_is_heard() {
+        let mut open = Open::new();
+        let (_token, _completion) = open.pending.begin_close();
+        assert_eq!(open.emit(), Status::ACCEPTED);
+        assert_eq!(open.waiting(), (1, 0));
+    }
 }
