@@ -11,8 +11,8 @@ use antiphon_core::{EventBus, PluginBaseEvent, SessionBus, bus::InterestWatch};
 use antiphon_plugin_api::{
     PluginManifest,
     abi::{
-        CAPABILITY_V1, Capability, CapabilityObject, HostBox, HostV1, InterestV1, LlmBox, PluginBox, SinkBox,
-        SttBox, TtsBox, TurnBox, VisionBox, WakerBox,
+        API_VERSION, CAPABILITY_V1, Capability, CapabilityObject, HostBox, HostV1, InterestV1, LlmBox,
+        MAX_EVENT_TYPES, PluginBox, SinkBox, SttBox, TtsBox, TurnBox, VisionBox, WakerBox,
         abi_stable::{
             erased_types::TD_Opaque,
             std_types::{RArc, ROption, RStr},
@@ -112,6 +112,7 @@ impl PluginInstance {
         settings: &Map<String, Value>,
     ) -> Result<Arc<Self>, StartFailure> {
         let manifest = source.manifest.clone();
+        versions(&manifest).map_err(|error| StartFailure::final_(super::chain(&error)))?;
         let events = declare(bus, &manifest).map_err(StartFailure::final_)?;
         let (interest, watch, follower) = watch_interest(bus, &events);
         let (plugin, worker) = match place {
@@ -328,8 +329,26 @@ fn no_capability<C: Capability>(manifest: &PluginManifest) -> PluginSessionError
     PluginSessionError::NoCapability { plugin, kind: C::NAME, version: CAPABILITY_V1 }
 }
 
+/// Of what both sides can do, the plugin has the version that this host knows. Others beside it are passed over.
+fn versions(manifest: &PluginManifest) -> Result<(), PluginSessionError> {
+    for kind in [TurnBox::NAME, SttBox::NAME, LlmBox::NAME, TtsBox::NAME, VisionBox::NAME] {
+        let declared = manifest.capabilities.iter().filter(|declared| declared.kind == kind);
+        let versions: Vec<u32> = declared.map(|declared| declared.version).collect();
+        let newest = versions.iter().max().filter(|_| !versions.contains(&CAPABILITY_V1));
+        if let Some(version) = newest {
+            return Err(PluginSessionError::OtherVersion { kind, version: *version });
+        }
+    }
+    Ok(())
+}
+
 /// Makes the plugin's event types known to the bus.
 fn declare(bus: &EventBus, manifest: &PluginManifest) -> Result<Arc<[PluginEvent]>, String> {
+    // The scan refuses such a plugin too; here each type needs its bit, wherever the manifest comes from.
+    let count = manifest.events.len();
+    if count > MAX_EVENT_TYPES {
+        return Err(format!("declares {count} event types; at most {MAX_EVENT_TYPES} are possible"));
+    }
     let mut events = Vec::with_capacity(manifest.events.len());
     for event in &manifest.events {
         let known = bus.registry().find(&event.name);
@@ -340,8 +359,9 @@ fn declare(bus: &EventBus, manifest: &PluginManifest) -> Result<Arc<[PluginEvent
             }
             (None, None) => {
                 return Err(format!(
-                    "emits {}, an event of a newer core than this host's: update the host",
-                    event.name
+                    "emits {}, an event of a newer core: the plugin was built with antiphon-plugin-api {}, this host \
+                     with {API_VERSION}; update the host",
+                    event.name, manifest.api_version
                 ));
             }
         });
@@ -395,7 +415,7 @@ fn watch_interest(
         let follower = follower.clone();
         move || {
             let Some(bus) = bus.upgrade() else { return };
-            let mut words = [0_u64; antiphon_plugin_api::abi::MAX_EVENT_TYPES / 64];
+            let mut words = [0_u64; MAX_EVENT_TYPES / 64];
             for (index, PluginEvent { event, is_needed }) in events.iter().enumerate() {
                 if *is_needed || bus.is_wanted(event) {
                     words[index / 64] |= 1 << (index % 64);
@@ -474,5 +494,50 @@ fn log(plugin: &str, level: u32, module: &str, message: &str) {
         3 => tracing::info!(target: "antiphon::plugin", plugin, module, "{message}"),
         4 => tracing::debug!(target: "antiphon::plugin", plugin, module, "{message}"),
         _ => tracing::trace!(target: "antiphon::plugin", plugin, module, "{message}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn manifest(capabilities: &Value, events: usize) -> PluginManifest {
+        let event =
+            |number| json!({ "type": format!("x.e{number}"), "extends": ["PluginBaseEvent"], "schema": {} });
+        let manifest = json!({
+            "name": "llm-x", "version": "1.0.0", "abi_version": 1, "api_version": "0.9.0", "settings": {},
+            "capabilities": capabilities, "events": (0..events).map(event).collect::<Vec<_>>(),
+        });
+        serde_json::from_value(manifest).expect("a manifest")
+    }
+
+    #[tokio::test]
+    async fn as_many_event_types_as_there_are_bits_are_followed_and_more_are_refused() {
+        let capabilities = json!([{ "kind": "llm", "version": 1 }]);
+        let bus = EventBus::new();
+        let events = declare(&bus, &manifest(&capabilities, MAX_EVENT_TYPES)).expect("one bit for each");
+        let _watched = watch_interest(&bus, &events);
+        let error = declare(&bus, &manifest(&capabilities, MAX_EVENT_TYPES + 1)).expect_err("one too many");
+        assert_eq!(error, "declares 257 event types; at most 256 are possible");
+        assert!(bus.registry().find("x.e256").is_none(), "nothing of what is refused is declared");
+    }
+
+    /// What is wrong with the versions of `llm`; nothing, if empty.
+    #[track_caller]
+    fn check(declared: &[u32], want: &str) {
+        let capabilities = declared.iter().map(|version| json!({ "kind": "llm", "version": version }));
+        let checked = versions(&manifest(&capabilities.collect(), 0));
+        assert_eq!(checked.err().map(|error| error.to_string()).unwrap_or_default(), want);
+    }
+
+    #[test]
+    fn a_capability_of_another_version_is_told_with_both_and_what_to_do() {
+        check(&[1], "");
+        check(&[1, 2], "");
+        check(&[], "");
+        check(&[2, 3], "has capability llm of version 3, this host knows version 1: update the host");
+        check(&[0], "has capability llm of version 0, this host knows version 1: rebuild the plugin");
     }
 }

@@ -9,8 +9,8 @@ use antiphon_core::{AudioChunk, TurnId, VideoFrame, event::Envelope};
 use antiphon_plugin_api::{
     LlmRequest, TtsRequest,
     abi::{
-        LayoutMismatch, LlmSessionBox, Status, SttSessionBox, TtsSessionBox, TurnSessionBox, VideoV1,
-        VisionSessionBox, abi_stable::std_types::RSlice,
+        CAPABILITY_V1, LayoutMismatch, LlmSessionBox, Status, SttSessionBox, TtsSessionBox, TurnSessionBox,
+        VideoV1, VisionSessionBox, abi_stable::std_types::RSlice,
     },
     when_ready,
 };
@@ -35,6 +35,17 @@ pub enum PluginSessionError {
         /// What was asked for.
         kind: &'static str,
         /// Version of the trait.
+        version: u32,
+    },
+    /// The plugin has it, in a version that this host does not know.
+    #[error(
+        "has capability {kind} of version {version}, this host knows version {CAPABILITY_V1}: {}",
+        if *version > CAPABILITY_V1 { "update the host" } else { "rebuild the plugin" }
+    )]
+    OtherVersion {
+        /// What it can do.
+        kind: &'static str,
+        /// The plugin's version of the trait, the newest that it has.
         version: u32,
     },
     /// The plugin was built with another idea of the capability.
