@@ -33,6 +33,7 @@ use super::{
 use crate::{
     child::{ChildProgram, Limits},
     loader::Library,
+    scan::MAX_MANIFEST,
     worker::{self, Connection},
 };
 
@@ -112,6 +113,7 @@ impl PluginInstance {
         settings: &Map<String, Value>,
     ) -> Result<Arc<Self>, StartFailure> {
         let manifest = source.manifest.clone();
+        sizes(&manifest).map_err(StartFailure::final_)?;
         versions(&manifest).map_err(|error| StartFailure::final_(super::chain(&error)))?;
         let events = declare(bus, &manifest).map_err(StartFailure::final_)?;
         let (interest, watch, follower) = watch_interest(bus, &events);
@@ -329,6 +331,20 @@ fn no_capability<C: Capability>(manifest: &PluginManifest) -> PluginSessionError
     PluginSessionError::NoCapability { plugin, kind: C::NAME, version: CAPABILITY_V1 }
 }
 
+/// The manifest is of a size that the host can bear. The scan says the same, but not every manifest comes from a scan of today,
+/// and each event type needs its bit of interest.
+fn sizes(manifest: &PluginManifest) -> Result<(), String> {
+    let count = manifest.events.len();
+    if count > MAX_EVENT_TYPES {
+        return Err(format!("declares {count} event types; at most {MAX_EVENT_TYPES} are possible"));
+    }
+    let bytes = serde_json::to_vec(manifest).expect("a manifest has text keys").len();
+    if bytes > MAX_MANIFEST {
+        return Err(format!("has a manifest of {bytes} bytes; at most {MAX_MANIFEST} are sensible"));
+    }
+    Ok(())
+}
+
 /// Of what both sides can do, the plugin has the version that this host knows. Others beside it are passed over.
 fn versions(manifest: &PluginManifest) -> Result<(), PluginSessionError> {
     for kind in [TurnBox::NAME, SttBox::NAME, LlmBox::NAME, TtsBox::NAME, VisionBox::NAME] {
@@ -344,11 +360,6 @@ fn versions(manifest: &PluginManifest) -> Result<(), PluginSessionError> {
 
 /// Makes the plugin's event types known to the bus.
 fn declare(bus: &EventBus, manifest: &PluginManifest) -> Result<Arc<[PluginEvent]>, String> {
-    // The scan refuses such a plugin too; here each type needs its bit, wherever the manifest comes from.
-    let count = manifest.events.len();
-    if count > MAX_EVENT_TYPES {
-        return Err(format!("declares {count} event types; at most {MAX_EVENT_TYPES} are possible"));
-    }
     let mut events = Vec::with_capacity(manifest.events.len());
     for event in &manifest.events {
         let known = bus.registry().find(&event.name);
@@ -418,6 +429,7 @@ fn watch_interest(
             let mut words = [0_u64; MAX_EVENT_TYPES / 64];
             for (index, PluginEvent { event, is_needed }) in events.iter().enumerate() {
                 if *is_needed || bus.is_wanted(event) {
+                    // `sizes` has seen to it that there is a bit for each.
                     words[index / 64] |= 1 << (index % 64);
                 }
             }
@@ -516,12 +528,21 @@ mod tests {
     #[tokio::test]
     async fn as_many_event_types_as_there_are_bits_are_followed_and_more_are_refused() {
         let capabilities = json!([{ "kind": "llm", "version": 1 }]);
+        let fits = manifest(&capabilities, MAX_EVENT_TYPES);
+        assert_eq!(sizes(&fits), Ok(()));
         let bus = EventBus::new();
-        let events = declare(&bus, &manifest(&capabilities, MAX_EVENT_TYPES)).expect("one bit for each");
+        let events = declare(&bus, &fits).expect("all have a schema");
         let _watched = watch_interest(&bus, &events);
-        let error = declare(&bus, &manifest(&capabilities, MAX_EVENT_TYPES + 1)).expect_err("one too many");
+        let error = sizes(&manifest(&capabilities, MAX_EVENT_TYPES + 1)).expect_err("one too many");
         assert_eq!(error, "declares 257 event types; at most 256 are possible");
-        assert!(bus.registry().find("x.e256").is_none(), "nothing of what is refused is declared");
+    }
+
+    #[test]
+    fn a_manifest_that_nobody_should_have_to_read_is_refused() {
+        let mut huge = manifest(&json!([{ "kind": "llm", "version": 1 }]), 1);
+        huge.description = "x".repeat(MAX_MANIFEST);
+        let error = sizes(&huge).expect_err("too large");
+        assert!(error.starts_with("has a manifest of 41") && error.ends_with("are sensible"), "{error}");
     }
 
     /// What is wrong with the versions of `llm`; nothing, if empty.
