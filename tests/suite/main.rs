@@ -17,6 +17,7 @@ mod isolation;
 mod library;
 mod scaffold;
 mod scan;
+mod supervision;
 mod tidy;
 mod versions;
 

@@ -109,6 +109,20 @@ fn a_new_plugin_of_each_kind_builds_passes_its_tests_and_starts() {
 }
 
 #[test]
+fn a_new_plugin_of_each_kind_keeps_the_contract() {
+    for kind in Kind::ALL {
+        let checked =
+            antiphon(["plugins", "check", "--json", "--timeout", "60"]).args([built(kind)]).run().done();
+        let report = checked.json();
+        let tests = report["tests"].as_array().expect("a list of tests");
+        assert!(
+            tests.len() > 20 && tests.iter().all(|test| test["verdict"] != "failed"),
+            "{kind}: {checked}"
+        );
+    }
+}
+
+#[test]
 fn four_new_plugins_hold_a_whole_conversation() {
     let (plugins, directory) = (plugins(&[Kind::Turn, Kind::Stt, Kind::Llm, Kind::Tts]), temporary());
     let (reply, events) = (directory.path().join("reply.wav"), directory.path().join("events.jsonl"));

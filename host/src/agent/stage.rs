@@ -13,6 +13,7 @@ use antiphon_core::{
 use crate::{
     Kind,
     plugins::{Down, PluginInstance, PluginSessionError, Provider, Received},
+    worker::CRASHED,
 };
 
 /// How long a conversation waits for a plugin that is being started again: a worker without a model to load takes some
@@ -47,6 +48,11 @@ impl<S> Stage<S> {
     /// Whether the plugin is gone, so that another session is of use.
     pub(super) fn has_ended(&self) -> bool {
         self.instance.has_ended()
+    }
+
+    /// How the plugin ended, if it has: the code and the text of the error.
+    pub(super) fn crash(&self) -> Option<(&'static str, String)> {
+        self.instance.end_reason().map(|reason| (CRASHED, format!("the plugin {reason}")))
     }
 
     /// What the host stamps on the plugin's events.

@@ -47,9 +47,23 @@ pub(super) fn confine(limits: &Limits) -> io::Result<()> {
     set_no_new_privs(true)?;
     // A crash is expected here; it should not fill the disk.
     limit(Resource::Core, Some(0))?;
-    limit(Resource::Data, limits.memory_bytes)?;
+    if is_larger_than_now(limits.memory_bytes) {
+        limit(Resource::Data, limits.memory_bytes)?;
+    }
+    // Where memory runs out, the kernel takes this process before the host. It cannot everywhere be asked for.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     limit(Resource::Cpu, limits.cpu_seconds)?;
     limit(Resource::Nofile, limits.open_files)
+}
+
+/// Whether memory is left below a limit. It is not under a sanitizer, whose bookkeeping alone has terabytes, all of them
+/// only reserved: then a limit would forbid everything.
+fn is_larger_than_now(bytes: Option<u64>) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let used = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmData:")?.trim().strip_suffix(" kB")?.parse().ok());
+    bytes.is_none_or(|bytes| used.is_none_or(|used: u64| used.saturating_mul(1024) < bytes))
 }
 
 fn limit(resource: Resource, to: Option<u64>) -> io::Result<()> {

@@ -78,6 +78,7 @@ impl fmt::Display for Ending {
 fn signal_name(signal: i32) -> String {
     let known = match signal {
         4 => "SIGILL (illegal instruction)",
+        5 => "SIGTRAP (a trap in its code)",
         6 => "SIGABRT (abort)",
         7 => "SIGBUS (memory that is not there)",
         8 => "SIGFPE (division by zero)",

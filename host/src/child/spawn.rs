@@ -17,8 +17,9 @@ use rustix::{
 use super::{ARGUMENT, ChildProgram, Job, Limits, PROTOCOL, Task, serve};
 
 /// What a child keeps of the environment, beside what is named for it: where libraries, locales, zones, temporary files
-/// and the user's own files are. Secrets mostly come in variables, so the rest does not pass.
-const KEPT: [&str; 14] = [
+/// and the user's own files are, and what tells sanitizers how to report. Secrets mostly come in variables, so the rest does not pass.
+const KEPT: [&str; 16] = [
+    "ASAN_OPTIONS",
     "HOME",
     "LANG",
     "LANGUAGE",
@@ -26,6 +27,7 @@ const KEPT: [&str; 14] = [
     "LC_CTYPE",
     "LC_MESSAGES",
     "LD_LIBRARY_PATH",
+    "LSAN_OPTIONS",
     "PATH",
     "RUST_BACKTRACE",
     "SSL_CERT_DIR",

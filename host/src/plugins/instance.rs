@@ -163,6 +163,12 @@ impl PluginInstance {
         self.ended.borrow().is_some() || self.worker.as_ref().is_some_and(|worker| worker.has_died())
     }
 
+    /// How it has ended, if it has.
+    pub(crate) fn end_reason(&self) -> Option<String> {
+        let of_worker = || self.worker.as_ref().and_then(|worker| worker.end_reason());
+        self.ended.borrow().clone().or_else(|| of_worker().map(|reason| reason.to_string()))
+    }
+
     /// Number of the worker process that it runs in; none inside the host.
     #[must_use]
     pub fn process_id(&self) -> Option<u32> {

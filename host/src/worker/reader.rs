@@ -48,7 +48,8 @@ pub(crate) struct Connection {
 struct Sessions {
     last: u32,
     open: HashMap<u32, Arc<Session>>,
-    dead: bool,
+    /// How the worker ended.
+    dead: Option<Arc<str>>,
 }
 
 /// Time for a worker whose end of the socket is closed to end by itself, so that its own end can be told from ours.
@@ -199,9 +200,14 @@ impl Connection {
         self.outbox.send(&ToWorker::Interest(words));
     }
 
+    /// How the worker has ended, if it has.
+    pub(crate) fn end_reason(&self) -> Option<Arc<str>> {
+        lock(&self.sessions).dead.clone()
+    }
+
     /// Whether the worker has ended.
     pub(crate) fn has_died(&self) -> bool {
-        lock(&self.sessions).dead
+        lock(&self.sessions).dead.is_some()
     }
 
     /// Kills the worker; its sessions tell the reason.
@@ -221,20 +227,20 @@ impl Connection {
         let error = format!("{kind}.error");
         let error_index = self.manifest.events.iter().position(|event| event.name == error);
         let error_index = error_index.and_then(|index| u32::try_from(index).ok());
-        let (session, is_dead) = {
+        let (session, dead) = {
             let mut sessions = lock(&self.sessions);
             sessions.last += 1;
             let id = sessions.last;
             let session = Session::new(id, &self.outbox, sink, error_index);
-            if !sessions.dead {
+            if sessions.dead.is_none() {
                 sessions.open.insert(id, Arc::clone(&session));
                 // Under the lock, so that the worker hears of sessions in the order of their numbers.
                 self.outbox.send(&ToWorker::Open { session: id, kind, session_id });
             }
-            (session, sessions.dead)
+            (session, sessions.dead.clone())
         };
-        if is_dead {
-            session.die("has ended");
+        if let Some(reason) = dead {
+            session.die(&reason);
         }
         session
     }
@@ -310,7 +316,7 @@ impl Connection {
         self.outbox.close();
         let sessions = {
             let mut sessions = lock(&self.sessions);
-            sessions.dead = true;
+            sessions.dead = Some(reason.as_str().into());
             std::mem::take(&mut sessions.open)
         };
         sessions.values().for_each(|session| session.die(&reason));

@@ -247,8 +247,10 @@ impl Conversation {
                 }
                 if self.reply.as_ref().is_some_and(|reply| reply.generation == generation) {
                     if outcome != Outcome::COMPLETED {
-                        let message = "the language model ended without an answer".into();
-                        self.fail_reply(ComponentKind::Llm, "llm", message).await;
+                        let crash = self.llm.as_ref().and_then(Stage::crash);
+                        let (code, message) = crash
+                            .unwrap_or_else(|| ("llm", "the language model ended without an answer".into()));
+                        self.fail_reply(ComponentKind::Llm, code, message).await;
                     } else {
                         self.generation_ended().await;
                     }
@@ -261,9 +263,13 @@ impl Conversation {
                 while let Some(event) = try_receive(&mut self.tts) {
                     self.tts_event(&event).await;
                 }
+                let turn_id = self.reply.as_ref().and_then(|reply| reply.turn_id);
                 if let Some(reply) = &mut self.reply {
                     reply.failed |= outcome != Outcome::COMPLETED;
                     reply.synthesis_ended(chunk);
+                }
+                if let Some((code, message)) = self.tts.as_ref().and_then(Stage::crash) {
+                    self.lose_voice(code, turn_id, message).await;
                 }
             }
             // Of a reply that was interrupted.

@@ -79,7 +79,11 @@ pub(in crate::check) fn full(context: &Context, kind: Option<Kind>) -> Checked {
         context.tell.stage("making room for one output");
         let before = session.record.outputs().len();
         session.record.set_room(Room::For(1));
-        if !session.record.wait(context.patience.until, |state| state.said() > before) {
+        // The last output may have gone with the room before; then the end is all that is left to come.
+        if !session
+            .record
+            .wait(context.patience.until, |state| state.said() > before || state.has_ended(token))
+        {
             return Err(stuck(context));
         }
         if session.record.outcome(token).is_some() {
