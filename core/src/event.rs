@@ -32,7 +32,7 @@ pub use self::{
     envelope::{Envelope, Opaque, Stamp},
     filter::{Event, Filter, FromEvent},
     info::{BASE_EVENT, EventInfo, EventPayload, EventView, Overflow, PLUGIN_BASE_EVENT, Payload},
-    registry::{CodecError, EventRegistry, EventType, catalogue},
+    registry::{CATALOGUE_NAMES, CodecError, EventRegistry, EventType, catalogue},
     schema::flat_schema,
 };
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use antiphon_core::{
     AudioChunk, BaseEvent, EventBus, PluginBaseEvent, SpeechId, TurnId,
     event::{
-        EventInfo, EventPayload, EventType, Overflow, Participant, Stamp,
+        CATALOGUE_NAMES, EventInfo, EventPayload, EventType, Overflow, Participant, Stamp,
         agent::{AgentReadyEvent, AgentStateChangedEvent, HistoryUpdatedEvent, SpeechInterruptedEvent},
         agent::{TurnMetricsEvent, UserTranscriptEvent},
         audio::{AudioCaptureStartEvent, AudioReceivedEvent},
@@ -55,6 +55,8 @@ fn names_are_unique_on_the_wire_and_in_rust() {
         all.iter().map(|info| name(info)).collect::<BTreeSet<_>>().len()
     };
     assert_eq!((unique(|info| info.name), unique(|info| info.rust_name)), (all.len(), all.len()));
+    let names: Vec<_> = all.iter().map(|info| info.name).collect();
+    assert_eq!(CATALOGUE_NAMES[..], names[..]);
 }
 
 #[test]

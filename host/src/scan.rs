@@ -27,7 +27,7 @@ use antiphon_core::event::values::PluginState;
 use antiphon_plugin_api::PluginManifest;
 use serde::Serialize;
 
-pub(crate) use self::serve::try_library;
+pub(crate) use self::serve::{MAX_MANIFEST, try_library};
 pub use self::{
     cache::{Cache, CacheError},
     lock::{LOCK_FILE, Lock, LockError, LockedPlugin},

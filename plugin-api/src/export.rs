@@ -1,14 +1,14 @@
 //! `export_plugin!`, and what it leads to.
 
-use std::sync::Arc;
+use std::{marker::PhantomData, sync::Arc};
 
 use abi_stable::{
     erased_types::TD_Opaque,
-    library::{__call_root_module_loader, LibHeader, RootModuleResult},
+    library::LibHeader,
     prefix_type::PrefixTypeTrait,
     std_types::{RArc, ROption, RResult, RSlice, RStr, RVec},
 };
-use antiphon_core::event::catalogue;
+use antiphon_core::event::CATALOGUE_NAMES;
 use schemars::generate::SchemaSettings;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -18,8 +18,8 @@ use crate::{
     CapabilityDeclaration, EventDeclaration, EventDeclarations, Plugin, PluginContext, PluginError,
     PluginManifest,
     abi::{
-        ABI_VERSION, API_VERSION, AbiError, CAPABILITY_V1, CapabilityObject, HostBox, InterestV1, PluginBox,
-        PluginRoot, PluginRootRef, PluginV1, WakerBox,
+        ABI_VERSION, API_VERSION, AbiError, CAPABILITY_V1, CapabilityObject, Entry, HostBox, InterestV1,
+        PluginBox, PluginRoot, PluginRootRef, PluginV1, WakerBox,
     },
     context::PluginShared,
     runtime::{self, Held},
@@ -136,11 +136,15 @@ impl<P: Plugin> Clone for Instance<P> {
 /// The entry symbol's value.
 #[must_use]
 pub const fn header<E: Exported>() -> LibHeader {
-    crate::abi::lib_header(constructor::<E>)
+    crate::abi::lib_header::<Header<E>>()
 }
 
-extern "C" fn constructor<E: Exported>() -> RootModuleResult {
-    __call_root_module_loader(root::<E>)
+struct Header<E>(PhantomData<E>);
+
+impl<E: Exported> Entry for Header<E> {
+    fn root() -> PluginRootRef {
+        root::<E>()
+    }
 }
 
 /// The root module.
@@ -161,14 +165,13 @@ pub(crate) fn declarations<E: Exported>() -> EventDeclarations {
 
 /// The whole manifest.
 pub(crate) fn manifest<E: Exported>() -> PluginManifest {
-    let core: Vec<_> = catalogue().iter().map(|info| info.name).collect();
     let events = declarations::<E>()
         .infos()
         .map(|info| EventDeclaration {
             name: info.name.into(),
             extends: info.lineage().iter().skip(1).map(ToString::to_string).collect(),
             media: info.media,
-            schema: (!core.contains(&info.name)).then(|| info.payload_schema()),
+            schema: (!CATALOGUE_NAMES.contains(&info.name)).then(|| info.payload_schema()),
         })
         .collect();
     PluginManifest {

@@ -31,7 +31,9 @@
 //!
 //! Tests: the module `testing` (feature `testing`) drives a plugin in an ordinary unit test.
 //!
-//! Not here: loading and supervising plugins; that is the host.
+//! Not here: loading and supervising plugins; that is the host. The frozen types of [`abi`], and all unsafe code, are in the
+//! crate `antiphon-plugin-abi`.
+#![forbid(unsafe_code)]
 
 #[cfg(panic = "abort")]
 compile_error!(

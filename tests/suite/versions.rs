@@ -64,12 +64,19 @@ async fn a_plugin_of_an_older_abi_is_refused_with_both_versions_and_what_to_do()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_of_a_newer_core_is_refused_by_its_name_and_with_what_to_do() {
-    is_refused(Behaviour::NEWER_EVENT, &["core.of_tomorrow", "newer core", "update the host"]).await;
+    let words = [
+        "emits core.of_tomorrow, an event of a newer core",
+        "the plugin was built with antiphon-plugin-api 0.9.0",
+        "this host with 0.",
+        "update the host",
+    ];
+    is_refused(Behaviour::NEWER_EVENT, &words).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plugin_that_has_only_a_newer_capability_is_refused_by_the_capability() {
-    is_refused(Behaviour::NEWER_CAPABILITY, &["llm", "version 1"]).await;
+async fn a_plugin_that_has_only_a_newer_capability_is_refused_with_both_versions_and_what_to_do() {
+    let sentence = "has capability llm of version 2, this host knows version 1: update the host";
+    is_refused(Behaviour::NEWER_CAPABILITY, &[sentence]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -314,20 +314,46 @@ fn index_of(name: &str) -> usize {
     index
 }
 
+/// The event types of the core, by topic.
+const TOPICS: [&[&EventInfo]; 10] = [
+    agent::EVENTS,
+    session::EVENTS,
+    turn::EVENTS,
+    stt::EVENTS,
+    llm::EVENTS,
+    tts::EVENTS,
+    audio::EVENTS,
+    vision::EVENTS,
+    plugin::EVENTS,
+    bus::EVENTS,
+];
+
 /// Every event type of the core.
 #[must_use]
 pub fn catalogue() -> Vec<&'static EventInfo> {
-    [
-        agent::EVENTS,
-        session::EVENTS,
-        turn::EVENTS,
-        stt::EVENTS,
-        llm::EVENTS,
-        tts::EVENTS,
-        audio::EVENTS,
-        vision::EVENTS,
-        plugin::EVENTS,
-        bus::EVENTS,
-    ]
-    .concat()
+    TOPICS.concat()
 }
+
+const COUNT: usize = {
+    let (mut topic, mut count) = (0, 0);
+    while topic < TOPICS.len() {
+        count += TOPICS[topic].len();
+        topic += 1;
+    }
+    count
+};
+
+/// The names of the [`catalogue`], made by the compiler: a library that asks only for names, as every plugin does, would
+/// otherwise carry the schema and the decoder of each event.
+pub static CATALOGUE_NAMES: [&str; COUNT] = {
+    let (mut names, mut count, mut topic) = ([""; COUNT], 0, 0);
+    while topic < TOPICS.len() {
+        let mut event = 0;
+        while event < TOPICS[topic].len() {
+            names[count] = TOPICS[topic][event].name;
+            (count, event) = (count + 1, event + 1);
+        }
+        topic += 1;
+    }
+    names
+};

@@ -207,7 +207,8 @@ impl Listening {
             };
             // What an earlier utterance left behind is not this one's.
             drain(received);
-            if stt.begin(turn_id).await.is_err() {
+            let begun = tokio::time::timeout(self.ear.stt_deadline, stt.begin(turn_id)).await;
+            if !matches!(begun, Ok(Ok(()))) {
                 return self.lose_stt().await;
             }
         }

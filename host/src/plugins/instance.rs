@@ -11,8 +11,8 @@ use antiphon_core::{EventBus, PluginBaseEvent, SessionBus, bus::InterestWatch};
 use antiphon_plugin_api::{
     PluginManifest,
     abi::{
-        CAPABILITY_V1, Capability, CapabilityObject, HostBox, HostV1, InterestV1, LlmBox, PluginBox, SinkBox,
-        SttBox, TtsBox, TurnBox, VisionBox, WakerBox,
+        API_VERSION, CAPABILITY_V1, Capability, CapabilityObject, HostBox, HostV1, InterestV1, LlmBox,
+        MAX_EVENT_TYPES, PluginBox, SinkBox, SttBox, TtsBox, TurnBox, VisionBox, WakerBox,
         abi_stable::{
             erased_types::TD_Opaque,
             std_types::{RArc, ROption, RStr},
@@ -33,6 +33,7 @@ use super::{
 use crate::{
     child::{ChildProgram, Limits},
     loader::Library,
+    scan::MAX_MANIFEST,
     worker::{self, Connection},
 };
 
@@ -112,6 +113,8 @@ impl PluginInstance {
         settings: &Map<String, Value>,
     ) -> Result<Arc<Self>, StartFailure> {
         let manifest = source.manifest.clone();
+        sizes(&manifest).map_err(StartFailure::final_)?;
+        versions(&manifest).map_err(|error| StartFailure::final_(super::chain(&error)))?;
         let events = declare(bus, &manifest).map_err(StartFailure::final_)?;
         let (interest, watch, follower) = watch_interest(bus, &events);
         let (plugin, worker) = match place {
@@ -334,6 +337,33 @@ fn no_capability<C: Capability>(manifest: &PluginManifest) -> PluginSessionError
     PluginSessionError::NoCapability { plugin, kind: C::NAME, version: CAPABILITY_V1 }
 }
 
+/// The manifest is of a size that the host can bear. The scan says the same, but not every manifest comes from a scan of today,
+/// and each event type needs its bit of interest.
+fn sizes(manifest: &PluginManifest) -> Result<(), String> {
+    let count = manifest.events.len();
+    if count > MAX_EVENT_TYPES {
+        return Err(format!("declares {count} event types; at most {MAX_EVENT_TYPES} are possible"));
+    }
+    let bytes = serde_json::to_vec(manifest).expect("a manifest has text keys").len();
+    if bytes > MAX_MANIFEST {
+        return Err(format!("has a manifest of {bytes} bytes; at most {MAX_MANIFEST} are sensible"));
+    }
+    Ok(())
+}
+
+/// Of what both sides can do, the plugin has the version that this host knows. Others beside it are passed over.
+fn versions(manifest: &PluginManifest) -> Result<(), PluginSessionError> {
+    for kind in [TurnBox::NAME, SttBox::NAME, LlmBox::NAME, TtsBox::NAME, VisionBox::NAME] {
+        let declared = manifest.capabilities.iter().filter(|declared| declared.kind == kind);
+        let versions: Vec<u32> = declared.map(|declared| declared.version).collect();
+        let newest = versions.iter().max().filter(|_| !versions.contains(&CAPABILITY_V1));
+        if let Some(version) = newest {
+            return Err(PluginSessionError::OtherVersion { kind, version: *version });
+        }
+    }
+    Ok(())
+}
+
 /// Makes the plugin's event types known to the bus.
 fn declare(bus: &EventBus, manifest: &PluginManifest) -> Result<Arc<[PluginEvent]>, String> {
     let mut events = Vec::with_capacity(manifest.events.len());
@@ -346,8 +376,9 @@ fn declare(bus: &EventBus, manifest: &PluginManifest) -> Result<Arc<[PluginEvent
             }
             (None, None) => {
                 return Err(format!(
-                    "emits {}, an event of a newer core than this host's: update the host",
-                    event.name
+                    "emits {}, an event of a newer core: the plugin was built with antiphon-plugin-api {}, this host \
+                     with {API_VERSION}; update the host",
+                    event.name, manifest.api_version
                 ));
             }
         });
@@ -401,9 +432,10 @@ fn watch_interest(
         let follower = follower.clone();
         move || {
             let Some(bus) = bus.upgrade() else { return };
-            let mut words = [0_u64; antiphon_plugin_api::abi::MAX_EVENT_TYPES / 64];
+            let mut words = [0_u64; MAX_EVENT_TYPES / 64];
             for (index, PluginEvent { event, is_needed }) in events.iter().enumerate() {
                 if *is_needed || bus.is_wanted(event) {
+                    // `sizes` has seen to it that there is a bit for each.
                     words[index / 64] |= 1 << (index % 64);
                 }
             }
@@ -480,5 +512,59 @@ fn log(plugin: &str, level: u32, module: &str, message: &str) {
         3 => tracing::info!(target: "antiphon::plugin", plugin, module, "{message}"),
         4 => tracing::debug!(target: "antiphon::plugin", plugin, module, "{message}"),
         _ => tracing::trace!(target: "antiphon::plugin", plugin, module, "{message}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn manifest(capabilities: &Value, events: usize) -> PluginManifest {
+        let event =
+            |number| json!({ "type": format!("x.e{number}"), "extends": ["PluginBaseEvent"], "schema": {} });
+        let manifest = json!({
+            "name": "llm-x", "version": "1.0.0", "abi_version": 1, "api_version": "0.9.0", "settings": {},
+            "capabilities": capabilities, "events": (0..events).map(event).collect::<Vec<_>>(),
+        });
+        serde_json::from_value(manifest).expect("a manifest")
+    }
+
+    #[tokio::test]
+    async fn as_many_event_types_as_there_are_bits_are_followed_and_more_are_refused() {
+        let capabilities = json!([{ "kind": "llm", "version": 1 }]);
+        let fits = manifest(&capabilities, MAX_EVENT_TYPES);
+        assert_eq!(sizes(&fits), Ok(()));
+        let bus = EventBus::new();
+        let events = declare(&bus, &fits).expect("all have a schema");
+        let _watched = watch_interest(&bus, &events);
+        let error = sizes(&manifest(&capabilities, MAX_EVENT_TYPES + 1)).expect_err("one too many");
+        assert_eq!(error, "declares 257 event types; at most 256 are possible");
+    }
+
+    #[test]
+    fn a_manifest_that_nobody_should_have_to_read_is_refused() {
+        let mut huge = manifest(&json!([{ "kind": "llm", "version": 1 }]), 1);
+        huge.description = "x".repeat(MAX_MANIFEST);
+        let error = sizes(&huge).expect_err("too large");
+        assert!(error.starts_with("has a manifest of 41") && error.ends_with("are sensible"), "{error}");
+    }
+
+    /// What is wrong with the versions of `llm`; nothing, if empty.
+    #[track_caller]
+    fn check(declared: &[u32], want: &str) {
+        let capabilities = declared.iter().map(|version| json!({ "kind": "llm", "version": version }));
+        let checked = versions(&manifest(&capabilities.collect(), 0));
+        assert_eq!(checked.err().map(|error| error.to_string()).unwrap_or_default(), want);
+    }
+
+    #[test]
+    fn a_capability_of_another_version_is_told_with_both_and_what_to_do() {
+        check(&[1], "");
+        check(&[1, 2], "");
+        check(&[], "");
+        check(&[2, 3], "has capability llm of version 3, this host knows version 1: update the host");
+        check(&[0], "has capability llm of version 0, this host knows version 1: rebuild the plugin");
     }
 }

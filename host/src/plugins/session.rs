@@ -1,70 +1,27 @@
-//! The host's end of a plugin's sessions: the sink that takes what the plugin produces, and commands with back-pressure.
+//! The host's end of a plugin's sessions: commands with back-pressure, and what comes of them.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-};
+mod pending;
+mod sink;
 
-use antiphon_core::{
-    AudioChunk, PluginBaseEvent, SessionBus, TurnId, VideoFrame,
-    bus::{PluginEmission, TryEmitError},
-    event::{
-        Envelope, EventPayload, EventType, Stamp,
-        tts::TtsAudioEvent,
-        values::{AudioFormat, PcmData},
-    },
-};
+use std::sync::Arc;
+
+use antiphon_core::{AudioChunk, TurnId, VideoFrame, event::Envelope};
 use antiphon_plugin_api::{
     LlmRequest, TtsRequest,
     abi::{
-        AudioV1, EventHeaderV1, LayoutMismatch, LlmSessionBox, OUTPUT_AUDIO, Outcome, SinkBox, SinkV1,
-        Status, SttSessionBox, TtsSessionBox, TurnSessionBox, VideoV1, VisionSessionBox, WakerBox,
-        abi_stable::{erased_types::TD_Opaque, std_types::RSlice},
+        CAPABILITY_V1, LayoutMismatch, LlmSessionBox, Status, SttSessionBox, TtsSessionBox, TurnSessionBox,
+        VideoV1, VisionSessionBox, abi_stable::std_types::RSlice,
     },
     when_ready,
 };
 use serde::Serialize;
-use tokio::{
-    runtime::Handle,
-    sync::{Notify, mpsc, oneshot},
+use tokio::sync::mpsc;
+
+pub use self::pending::Completion;
+pub(super) use self::{
+    pending::{Pending, Sessions},
+    sink::{PluginEvent, sink},
 };
-use uuid::Uuid;
-
-/// Events that the agent itself lives on: plugins send them whether or not anybody subscribes.
-const NEEDED_BY_AGENT: [&str; 8] = [
-    "turn.started",
-    "turn.ended",
-    "stt.transcript.utterance_final",
-    "stt.error",
-    "llm.response.delta",
-    "llm.error",
-    "tts.words",
-    "tts.error",
-];
-
-/// An event type that a plugin declares.
-#[derive(Debug, Clone)]
-pub(super) struct PluginEvent {
-    pub(super) event: Arc<EventType>,
-    /// It is one of [`NEEDED_BY_AGENT`].
-    pub(super) is_needed: bool,
-}
-
-impl From<Arc<EventType>> for PluginEvent {
-    fn from(event: Arc<EventType>) -> Self {
-        let is_needed = NEEDED_BY_AGENT.contains(&event.name());
-        Self { event, is_needed }
-    }
-}
-
-/// Events that may wait for the agent.
-const EVENT_CAPACITY: usize = 1024;
-
-/// Pieces of audio that may wait for the agent.
-const AUDIO_CAPACITY: usize = 64;
 
 /// Why a plugin's session did not take a command.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +35,17 @@ pub enum PluginSessionError {
         /// What was asked for.
         kind: &'static str,
         /// Version of the trait.
+        version: u32,
+    },
+    /// The plugin has it, in a version that this host does not know.
+    #[error(
+        "has capability {kind} of version {version}, this host knows version {CAPABILITY_V1}: {}",
+        if *version > CAPABILITY_V1 { "update the host" } else { "rebuild the plugin" }
+    )]
+    OtherVersion {
+        /// What it can do.
+        kind: &'static str,
+        /// The plugin's version of the trait, the newest that it has.
         version: u32,
     },
     /// The plugin was built with another idea of the capability.
@@ -107,294 +75,6 @@ pub struct Incoming {
     pub token: u64,
     /// The samples.
     pub audio: AudioChunk,
-}
-
-/// The sessions of a plugin that are open.
-#[derive(Debug, Default)]
-pub(super) struct Sessions {
-    open: Mutex<Open>,
-    changed: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Open {
-    sessions: Vec<Weak<Pending>>,
-    count: usize,
-    failed: bool,
-}
-
-impl Sessions {
-    /// Fails what the plugin was asked for, and what it will be asked for.
-    pub(super) fn fail(&self) {
-        let sessions = {
-            let mut open = lock(&self.open);
-            open.failed = true;
-            std::mem::take(&mut open.sessions)
-        };
-        sessions.iter().filter_map(Weak::upgrade).for_each(|session| session.fail());
-    }
-
-    /// Resolves when there are none.
-    pub(super) async fn none(&self) {
-        loop {
-            let changed = self.changed.notified();
-            if lock(&self.open).count == 0 {
-                return;
-            }
-            changed.await;
-        }
-    }
-}
-
-/// Commands of a session that are not finished yet.
-#[derive(Debug)]
-pub(super) struct Pending {
-    waiting: Mutex<HashMap<u64, Waiting>>,
-    next: AtomicU64,
-    /// The plugin answers no more.
-    failed: AtomicBool,
-    sessions: Arc<Sessions>,
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        let mut open = lock(&self.sessions.open);
-        open.count -= 1;
-        // Those that are gone are few: each removes itself and its like.
-        open.sessions.retain(|session| session.strong_count() > 0);
-        drop(open);
-        self.sessions.changed.notify_waiters();
-    }
-}
-
-/// A command that is not finished yet.
-#[derive(Debug)]
-struct Waiting {
-    finished: oneshot::Sender<Outcome>,
-    /// What it says, where it is a synthesis.
-    synthesis: Option<Synthesis>,
-}
-
-/// A synthesis, as its audio events tell of it.
-#[derive(Debug, Clone, Copy)]
-struct Synthesis {
-    id: Uuid,
-    turn_id: Option<TurnId>,
-    /// Pieces of audio so far.
-    pieces: u64,
-}
-
-impl Pending {
-    /// Of a new session.
-    pub(super) fn of(sessions: &Arc<Sessions>) -> Arc<Self> {
-        let mut open = lock(&sessions.open);
-        open.count += 1;
-        let pending = Arc::new(Self {
-            waiting: Mutex::default(),
-            next: AtomicU64::new(0),
-            failed: AtomicBool::new(open.failed),
-            sessions: Arc::clone(sessions),
-        });
-        open.sessions.push(Arc::downgrade(&pending));
-        pending
-    }
-
-    fn begin(&self) -> (u64, Completion) {
-        let token = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-        let (sender, receiver) = oneshot::channel();
-        let mut waiting = lock(&self.waiting);
-        // Without a sender, the receiver fails at once.
-        if !self.failed.load(Ordering::Relaxed) {
-            waiting.insert(token, Waiting { finished: sender, synthesis: None });
-        }
-        drop(waiting);
-        (token, Completion { token, receiver })
-    }
-
-    fn fail(&self) {
-        let mut waiting = lock(&self.waiting);
-        self.failed.store(true, Ordering::Relaxed);
-        waiting.clear();
-    }
-
-    fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
-    }
-
-    fn says(&self, token: u64, id: Uuid, turn_id: Option<TurnId>) {
-        if let Some(waiting) = lock(&self.waiting).get_mut(&token) {
-            waiting.synthesis = Some(Synthesis { id, turn_id, pieces: 0 });
-        }
-    }
-
-    /// The synthesis of a command, and counts a piece of its audio.
-    fn next_piece(&self, token: u64) -> Option<Synthesis> {
-        let mut waiting = lock(&self.waiting);
-        let synthesis = waiting.get_mut(&token)?.synthesis.as_mut()?;
-        synthesis.pieces += 1;
-        Some(*synthesis)
-    }
-
-    fn finish(&self, token: u64, outcome: Outcome) {
-        if let Some(waiting) = lock(&self.waiting).remove(&token) {
-            // Nobody waits for it any more: fine.
-            let _ = waiting.finished.send(outcome);
-        }
-    }
-}
-
-/// The end of a command.
-#[derive(Debug)]
-pub struct Completion {
-    token: u64,
-    receiver: oneshot::Receiver<Outcome>,
-}
-
-impl Completion {
-    /// The command's token.
-    #[must_use]
-    pub fn token(&self) -> u64 {
-        self.token
-    }
-
-    /// Resolves when the command has ended; a plugin that is gone has failed it.
-    pub async fn finished(self) -> Outcome {
-        self.receiver.await.unwrap_or(Outcome::FAILED)
-    }
-}
-
-/// Where a plugin's session puts what it produces.
-struct Sink {
-    session: SessionBus,
-    plugin: Arc<PluginBaseEvent>,
-    events: Arc<[PluginEvent]>,
-    to_agent: mpsc::Sender<Arc<Envelope>>,
-    audio: mpsc::Sender<Incoming>,
-    pending: Weak<Pending>,
-    runtime: Handle,
-}
-
-pub(super) fn sink(
-    session: SessionBus,
-    plugin: Arc<PluginBaseEvent>,
-    events: Arc<[PluginEvent]>,
-    runtime: Handle,
-    pending: &Arc<Pending>,
-) -> (SinkBox, Received) {
-    let (to_agent, events_received) = mpsc::channel(EVENT_CAPACITY);
-    let (audio, audio_received) = mpsc::channel(AUDIO_CAPACITY);
-    let sink = Sink { session, plugin, events, to_agent, audio, pending: Arc::downgrade(pending), runtime };
-    let received = Received { events: events_received, audio: audio_received };
-    (SinkBox::from_value(sink, TD_Opaque), received)
-}
-
-impl Sink {
-    /// Puts audio on the bus where somebody names the type.
-    fn publish(&self, token: u64, audio: &AudioChunk) {
-        if !self.session.is_wanted(TtsAudioEvent::event_type()) {
-            return;
-        }
-        let synthesis = self.pending.upgrade().and_then(|pending| pending.next_piece(token));
-        let event = TtsAudioEvent {
-            synthesis_id: synthesis.map(|synthesis| synthesis.id),
-            chunk_index: synthesis.map_or(0, |synthesis| synthesis.pieces - 1),
-            audio: Some(PcmData(audio.clone())),
-            format: AudioFormat::S16,
-            text: None,
-            final_chunk: false,
-            sequence: None,
-            words: None,
-            whole_utterance: false,
-        };
-        let turn_id = synthesis.and_then(|synthesis| synthesis.turn_id);
-        let stamp = Stamp { turn_id, plugin: Some(Arc::clone(&self.plugin)), ..Stamp::default() };
-        let _ = self.session.emit_with(event, stamp);
-    }
-}
-
-impl SinkV1 for Sink {
-    fn emit(&self, header: &EventHeaderV1, payload: RSlice<'_, u8>) -> Status {
-        let Some(event) = self.events.get(header.type_index as usize) else {
-            tracing::error!(plugin = %self.plugin.plugin_name, index = header.type_index, "an event that is not in the manifest");
-            return Status::REFUSED;
-        };
-        let PluginEvent { event, is_needed } = event;
-        let permit = match is_needed.then(|| self.to_agent.try_reserve()) {
-            Some(Ok(permit)) => Some(permit),
-            Some(Err(mpsc::error::TrySendError::Full(()))) => return Status::FULL,
-            // The agent has gone; the bus still wants what its subscribers want.
-            Some(Err(mpsc::error::TrySendError::Closed(()))) | None => None,
-        };
-        let emission = PluginEmission {
-            event,
-            payload: payload.as_slice(),
-            plugin: &self.plugin,
-            turn_id: (header.turn_id != 0).then_some(TurnId(header.turn_id)),
-            causation_id: (header.causation_id != [0; 16]).then(|| Uuid::from_bytes(header.causation_id)),
-            emitted_at: chrono_from(header.emitted_unix_ns),
-            always: permit.is_some(),
-        };
-        match self.session.try_emit_plugin(&emission) {
-            Ok(envelope) => {
-                if let (Some(permit), Some(envelope)) = (permit, envelope) {
-                    permit.send(envelope);
-                }
-                Status::ACCEPTED
-            }
-            Err(TryEmitError::Full) => Status::FULL,
-            Err(error) => {
-                tracing::error!(plugin = %self.plugin.plugin_name, "an event was refused: {error}");
-                Status::REFUSED
-            }
-        }
-    }
-
-    fn audio(&self, token: u64, audio: AudioV1) -> Status {
-        let audio = match AudioChunk::try_from(audio) {
-            Ok(audio) => audio,
-            Err(error) => {
-                tracing::error!(plugin = %self.plugin.plugin_name, "audio was refused: {error}");
-                return Status::REFUSED;
-            }
-        };
-        match self.audio.try_reserve() {
-            Ok(permit) => {
-                self.publish(token, &audio);
-                permit.send(Incoming { token, audio });
-                Status::ACCEPTED
-            }
-            Err(mpsc::error::TrySendError::Full(())) => Status::FULL,
-            Err(mpsc::error::TrySendError::Closed(())) => Status::CLOSED,
-        }
-    }
-
-    fn finished(&self, token: u64, outcome: Outcome) {
-        if let Some(pending) = self.pending.upgrade() {
-            pending.finish(token, outcome);
-        }
-    }
-
-    fn wake_when_ready(&self, output: u32, waker: WakerBox) {
-        let (session, to_agent, audio) = (self.session.clone(), self.to_agent.clone(), self.audio.clone());
-        let event = self.events.get(output as usize).cloned();
-        // Ends with the wait; a closed channel or session ends the wait too.
-        self.runtime.spawn(async move {
-            if output == OUTPUT_AUDIO {
-                drop(audio.reserve().await);
-            } else if let Some(PluginEvent { event, is_needed }) = event {
-                if is_needed {
-                    drop(to_agent.reserve().await);
-                }
-                session.wait_for_room(&event).await;
-            }
-            waker.wake();
-        });
-    }
-}
-
-fn chrono_from(unix_ns: u64) -> Option<chrono::DateTime<chrono::Utc>> {
-    let nanos = i64::try_from(unix_ns).ok().filter(|nanos| *nanos > 0)?;
-    Some(chrono::DateTime::from_timestamp_nanos(nanos))
 }
 
 fn answer(status: Status) -> Result<(), PluginSessionError> {
@@ -437,7 +117,7 @@ macro_rules! session {
                 match self.send(|| attempt(token)).await {
                     Ok(()) => Ok(completion),
                     Err(error) => {
-                        lock(&self.pending.waiting).remove(&token);
+                        self.pending.forget(token);
                         Err(error)
                     }
                 }
@@ -445,7 +125,7 @@ macro_rules! session {
 
             /// Ends the session; resolves when the plugin has.
             pub fn close(&self) -> Completion {
-                let (token, completion) = self.pending.begin();
+                let (token, completion) = self.pending.begin_close();
                 self.object.close(token);
                 completion
             }
@@ -595,8 +275,4 @@ impl VisionSession {
     pub async fn process(&self, sequence: u64, frame: &VideoFrame) -> Result<Completion, PluginSessionError> {
         self.ask(|token| self.object.process(token, sequence, VideoV1::from(frame.clone()))).await
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -49,11 +49,12 @@ const KEYWORDS: [&str; 51] = [
 
 /// Crates that the new one would be taken for, or clash with: those that come with Rust, those that it depends on, and
 /// `antiphon-core` and `antiphon-host`, which the derive macros look for by name.
-const CRATES: [&str; 12] = [
+const CRATES: [&str; 13] = [
     "alloc",
     "antiphon-core",
     "antiphon-derive",
     "antiphon-host",
+    "antiphon-plugin-abi",
     "antiphon-plugin-api",
     "core",
     "proc-macro",

@@ -133,7 +133,7 @@ fn steps(path: &Path, tell: &mut impl FnMut(Told) -> io::Result<()>) -> Result<(
 }
 
 /// Bytes of a manifest as JSON. Schemas are the longest of it, and have some kilobytes for each event.
-const MAX_MANIFEST: usize = 4 << 20;
+pub(crate) const MAX_MANIFEST: usize = 4 << 20;
 
 /// Asks for a capability, and compares its layout. What this host has no use for is left alone.
 fn query(plugin: &PluginBox, kind: &str, version: u32) -> Result<(), Told> {

@@ -9,7 +9,7 @@ use std::{
 use abi_stable::{erased_types::TD_Opaque, std_types::RSlice};
 use antiphon_core::{
     AudioChunk,
-    event::{EventInfo, EventRegistry, EventType, catalogue},
+    event::{CATALOGUE_NAMES, EventInfo, EventRegistry, EventType},
 };
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -46,7 +46,7 @@ impl EventTypes {
         let decoded = known
             .decode(payload)
             .map_err(|error| format!("{}: a host cannot read it: {error}", info.name))?;
-        if !catalogue().iter().any(|core| core.name == info.name) {
+        if !CATALOGUE_NAMES.contains(&info.name) {
             info.decode(payload)
                 .map_err(|error| format!("{}: it cannot be read back: {error}", info.name))?;
         }

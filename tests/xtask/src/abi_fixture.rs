@@ -85,7 +85,7 @@ fn remap(workspace: &Workspace) -> String {
 /// What was built, of what, by what.
 fn describe(workspace: &Workspace, library: &Path) -> Result<String> {
     // What decides about the ABI, wherever the rest of the tree is.
-    let sources = ["--", "plugin-api/src", "core/src", "core/derive/src"];
+    let sources = ["--", "plugin-api/abi", "plugin-api/src", "core/src", "core/derive/src"];
     let changes = answer(workspace.program("git").args(["status", "--porcelain"]).args(sources))?;
     let dirty = if changes.is_empty() { "" } else { " with changes" };
     let commit = answer(workspace.program("git").args(["log", "-1", "--format=%H"]).args(sources))?;
