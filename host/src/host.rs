@@ -10,7 +10,7 @@ use crate::{
     agent::AgentBuilder,
     child::ChildProgram,
     plugins::{
-        self, Isolation, Kind, Plugin, PluginInstance, PluginWatch, Policies, PolicyConfig, Registry,
+        self, Isolation, Kind, Past, Plugin, PluginInstance, PluginWatch, Policies, PolicyConfig, Registry,
         Reloaded, Reloader, Rules, WatchError,
     },
     scan::{Cache, Lock, Report, Scanner},
@@ -161,18 +161,22 @@ impl HostBuilder {
         let bus = self.bus.take();
         let clock = || -> Arc<dyn Clock> { Arc::new(SystemClock::new()) };
         let bus = bus.unwrap_or_else(|| EventBus::with(Handle::current(), clock()));
-        let rules = Rules {
-            settings: std::mem::take(&mut self.settings),
-            policies: std::mem::take(&mut self.policies),
-            program: self.program.clone().map_or_else(ChildProgram::find, Ok),
-        };
+        let settings = std::mem::take(&mut self.settings);
+        let policies = std::mem::take(&mut self.policies);
+        let program = self.program.clone().map_or_else(ChildProgram::find, Ok);
         let loader = Arc::new(self);
         let first = Arc::clone(&loader);
-        let loading = tokio::task::spawn_blocking(move || first.load());
-        let (plugins, scanned) = loading.await.unwrap_or_else(|error| {
-            tracing::error!("loading the plugins failed: {error}");
-            (Vec::new(), Report::default())
+        let loading = tokio::task::spawn_blocking(move || {
+            let scanner = first.scanner();
+            let plugins = plugins::load(&scanner, &first.directories, &first.disabled);
+            let past = scanner.cache().map(|cache| Past::of(cache.root(), &plugins, &policies));
+            let rules = Rules { settings, policies, program, past: past.unwrap_or_default() };
+            (plugins, scanner.report(), rules)
         });
+        let (plugins, scanned, rules) = match loading.await {
+            Ok(loaded) => loaded,
+            Err(error) => panic!("looking for plugins failed, which is a bug: {error}"),
+        };
         let plugins = Registry::start(bus.clone(), plugins, rules).await;
         Host { reloader: Reloader::new(loader, &plugins), plugins, bus, scanned }
     }

@@ -2,6 +2,7 @@
 
 mod budget;
 mod instance;
+mod journal;
 mod policy;
 mod provider;
 mod registry;
@@ -33,6 +34,7 @@ pub use self::{
     settings::{SettingsError, SettingsProblem},
 };
 pub(crate) use self::{
+    journal::{MOVED_OUT, Past},
     provider::{Down, Provider},
     registry::{Registry, Rules},
     reload::Reloader,

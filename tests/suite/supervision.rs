@@ -1,7 +1,7 @@
 //! Plugins that break, and a host that goes on: every misbehaving plugin there is, at once and one by one, and workers that
 //! are killed in the middle of what they do.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ffi::OsStr, fs, os::unix::process::ExitStatusExt, sync::Arc};
 
 use antiphon_host::{
     Agent, AgentConfig, Host, HostBuilder, Plugin, PluginState,
@@ -18,13 +18,14 @@ use antiphon_test_support::{
     events::EventLog,
     hostile::{Behaviour, Effect, Strikes, hostile},
     plugins::PluginDir,
+    program::antiphon,
     recordings::{go_forward, samples},
 };
 use futures_util::StreamExt;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{sync::Semaphore, time::timeout};
 
-use crate::{grammar, temporary};
+use crate::{grammar, grammar_setting, temporary};
 
 /// Time in which a file is tried here; most of those below that hang use all of it.
 const SCAN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(8);
@@ -341,4 +342,35 @@ fn counters_add_up(log: &EventLog, asked: u64) {
         log.iter().filter(|event| event["type"] == "provider.recovery" && event[field] == true).count() as u64
     };
     assert_eq!((recoveries("recovering"), recoveries("recovered")), (KILLS, KILLS));
+}
+
+#[test]
+fn a_plugin_that_took_its_host_down_runs_in_a_process_of_its_own_the_next_time() {
+    let (plugins, directory) =
+        (PluginDir::of(&["turn-earshot", "stt-pocketsphinx", "tts-flite"]), temporary());
+    let library = hostile(&plugins, Behaviour::SEGV_CLOSE);
+    let config = directory.path().join("a.toml");
+    let text =
+        "[plugins.policy.hostile-segv-close]\non_crash = 'isolate'\n[agent]\nllm = 'hostile-segv-close'\n";
+    fs::write(&config, text).expect("room for a file");
+    let cache = directory.path().join("cache");
+    let run = |command: &[&OsStr]| {
+        let program = antiphon(command).plugins(&plugins).args(["--config".as_ref(), config.as_path()]);
+        program.env("ANTIPHON_CACHE_DIR", &cache).run()
+    };
+    let recording = go_forward();
+    let grammar = grammar_setting();
+    let talk = ["talk", "--set", &grammar].map(OsStr::new).into_iter().chain([recording.as_os_str()]);
+    let talk: Vec<&OsStr> = talk.collect();
+
+    // Inside, it ends the host when the session is closed.
+    let ended = run(&talk);
+    assert_eq!(ended.status.signal(), Some(Signal::SEGV.as_raw()), "{ended}");
+    // The next host keeps it out, and lives.
+    let second = run(&talk).done();
+    assert!(second.stderr.contains("a host that ran it inside did not end properly"), "{second}");
+    run(&talk).done();
+    // Whoever believes in it can take it back.
+    run(&["plugins".as_ref(), "retry".as_ref(), library.as_os_str()]).done();
+    assert_eq!(run(&talk).status.signal(), Some(Signal::SEGV.as_raw()));
 }

@@ -2,14 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use antiphon_core::EventBus;
 use serde_json::{Map, Value};
 
 use super::{
-    Kind, Plugin, PluginInstance,
+    Isolation, Kind, OnCrash, Past, Plugin, PluginInstance,
+    journal::Journal,
     policy::{Policies, Policy},
     supervisor::{Entry, Terms},
     ticker::Ticker,
@@ -25,6 +26,7 @@ pub(crate) struct Rules {
     pub(crate) settings: BTreeMap<String, Map<String, Value>>,
     pub(crate) policies: Policies,
     pub(crate) program: Result<ChildProgram, NoChildProgram>,
+    pub(crate) past: Past,
 }
 
 /// The plugins of a host, each with its supervisor.
@@ -33,13 +35,17 @@ pub(crate) struct Registry {
     bus: EventBus,
     rules: Rules,
     entries: RwLock<Vec<Arc<Entry>>>,
+    /// Until the host has ended properly.
+    past: Mutex<Option<Journal>>,
     ticker: Ticker,
 }
 
 impl Registry {
     /// Starts plugins; returns when each has started, or not.
-    pub(crate) async fn start(bus: EventBus, plugins: Vec<Plugin>, rules: Rules) -> Arc<Self> {
-        let registry = Arc::new(Self { bus, rules, entries: RwLock::default(), ticker: Ticker::start() });
+    pub(crate) async fn start(bus: EventBus, plugins: Vec<Plugin>, mut rules: Rules) -> Arc<Self> {
+        let past = Mutex::new(rules.past.journal.take());
+        let registry =
+            Arc::new(Self { bus, rules, entries: RwLock::default(), past, ticker: Ticker::start() });
         for plugin in plugins {
             registry.add(plugin);
         }
@@ -51,10 +57,21 @@ impl Registry {
 
     /// Supervises another plugin from now on.
     pub(crate) fn add(&self, plugin: Plugin) -> Arc<Entry> {
+        let mut policy = Policy::of(&self.rules.policies, &plugin.name);
+        let is_moved_out =
+            plugin.sha256.as_ref().is_some_and(|sha256| self.rules.past.moved_out.contains(sha256));
+        if is_moved_out && policy.on_crash == OnCrash::Isolate && policy.isolation == Isolation::None {
+            policy.isolation = Isolation::Process;
+            tracing::warn!(
+                plugin = plugin.name,
+                "runs in a process of its own, because a host that ran it inside did not end properly; `antiphon plugins \
+                 retry` takes it back"
+            );
+        }
         let terms = Terms {
             bus: self.bus.clone(),
             settings: self.rules.settings.get(&plugin.name).cloned().unwrap_or_default(),
-            policy: Policy::of(&self.rules.policies, &plugin.name),
+            policy,
             program: self.rules.program.clone(),
             ticks: self.ticker.ticks(),
         };
@@ -120,5 +137,8 @@ impl Registry {
                 tracing::error!("stopping a plugin failed: {error}");
             }
         }
+        // The host ends properly.
+        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(past);
     }
 }

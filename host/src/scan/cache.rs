@@ -33,6 +33,7 @@ use super::{
     trust::not_ours_alone,
     verdict::Verdict,
 };
+use crate::plugins::MOVED_OUT;
 
 /// Names the cache directory, before all other places.
 const CACHE_DIR: &str = "ANTIPHON_CACHE_DIR";
@@ -184,6 +185,10 @@ impl Cache {
 
     /// Forgets what came of a content, so that it is tried again. Whether there was something to forget.
     pub(super) fn forget(&self, sha256: &str) -> io::Result<bool> {
+        match fs::remove_file(self.root.join(MOVED_OUT).join(sha256)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         match fs::remove_file(self.verdict_file(sha256)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             removed => removed.map(|()| true),
