@@ -15,6 +15,7 @@ mod events;
 mod hostile;
 mod isolation;
 mod library;
+mod reload;
 mod scaffold;
 mod scan;
 mod tidy;

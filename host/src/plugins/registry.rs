@@ -51,16 +51,21 @@ impl Registry {
 
     /// Supervises another plugin from now on.
     pub(crate) fn add(&self, plugin: Plugin) -> Arc<Entry> {
-        let terms = Terms {
-            bus: self.bus.clone(),
-            settings: self.rules.settings.get(&plugin.name).cloned().unwrap_or_default(),
-            policy: Policy::of(&self.rules.policies, &plugin.name),
-            program: self.rules.program.clone(),
-            ticks: self.ticker.ticks(),
-        };
+        let terms = self.terms(&plugin.name);
         let entry = Arc::new(Entry::new(plugin, terms));
         self.entries.write().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&entry));
         entry
+    }
+
+    /// What a plugin of this name is run with.
+    pub(super) fn terms(&self, name: &str) -> Terms {
+        Terms {
+            bus: self.bus.clone(),
+            settings: self.rules.settings.get(name).cloned().unwrap_or_default(),
+            policy: Policy::of(&self.rules.policies, name),
+            program: self.rules.program.clone(),
+            ticks: self.ticker.ticks(),
+        }
     }
 
     /// All of them, in the order in which they were found.
