@@ -18,6 +18,7 @@ mod library;
 mod reload;
 mod scaffold;
 mod scan;
+mod stand_in;
 mod tidy;
 mod versions;
 
