@@ -49,6 +49,12 @@ impl<S> Stage<S> {
         self.instance.has_ended()
     }
 
+    /// How the plugin's process ended, if that is why there is no more of it.
+    pub(super) async fn ending(&self) -> Option<String> {
+        let ending = Provider::ending(&self.instance).await?;
+        Some(format!("the plugin's process {ending}"))
+    }
+
     /// What the host stamps on the plugin's events.
     pub(super) fn base(&self) -> &Arc<PluginBaseEvent> {
         self.instance.base()

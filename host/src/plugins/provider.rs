@@ -65,6 +65,14 @@ impl Provider {
         }
     }
 
+    /// How the worker of a plugin that has ended did; none, if it has not, or had none.
+    pub(crate) async fn ending(instance: &PluginInstance) -> Option<String> {
+        match instance.has_ended() && instance.process_id().is_some() {
+            true => Some(instance.ended().await),
+            false => None,
+        }
+    }
+
     fn running(&self, name: &str) -> Result<Arc<PluginInstance>, Down> {
         let down = |reason: String| Down { plugin: name.to_owned(), reason };
         let entry = self.registry.find(name).ok_or_else(|| down("was not found".into()))?;

@@ -247,8 +247,16 @@ impl Conversation {
                 }
                 if self.reply.as_ref().is_some_and(|reply| reply.generation == generation) {
                     if outcome != Outcome::COMPLETED {
-                        let message = "the language model ended without an answer".into();
-                        self.fail_reply(ComponentKind::Llm, "llm", message).await;
+                        // It tells so itself, if it declares an event for it.
+                        let ending = match &self.llm {
+                            Some(stage) => stage.ending().await,
+                            None => None,
+                        };
+                        let (code, message) = match ending {
+                            Some(ending) => (CRASHED, ending),
+                            None => ("llm", "the language model ended without an answer".into()),
+                        };
+                        self.fail_reply(ComponentKind::Llm, code, message).await;
                     } else {
                         self.generation_ended().await;
                     }
