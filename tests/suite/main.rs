@@ -21,6 +21,7 @@ mod scan;
 mod stand_in;
 mod tidy;
 mod versions;
+mod worker;
 
 use std::path::{Path, PathBuf};
 

@@ -46,16 +46,18 @@ pub(super) fn confine(limits: &Limits) -> io::Result<()> {
     // No program that is started from here gains rights.
     set_no_new_privs(true)?;
     // A crash is expected here; it should not fill the disk.
-    limit(Resource::Core, Some(0))?;
-    limit(Resource::Data, limits.memory_bytes)?;
-    limit(Resource::Cpu, limits.cpu_seconds)?;
-    limit(Resource::Nofile, limits.open_files)
+    limit(Resource::Core, Some(0), 0)?;
+    limit(Resource::Data, limits.memory_bytes, 0)?;
+    // At the limit there is SIGXCPU, which says what it was; SIGKILL, which does not, is for those that ignore it.
+    limit(Resource::Cpu, limits.cpu_seconds, 1)?;
+    limit(Resource::Nofile, limits.open_files, 0)
 }
 
-fn limit(resource: Resource, to: Option<u64>) -> io::Result<()> {
+/// Sets a limit, and another one `beyond` it that nobody can raise.
+fn limit(resource: Resource, to: Option<u64>, beyond: u64) -> io::Result<()> {
     let Some(to) = to else { return Ok(()) };
     // What is stricter already stays so.
     let now = rustix::process::getrlimit(resource);
-    let to = now.maximum.map_or(to, |maximum| maximum.min(to));
-    Ok(setrlimit(resource, Rlimit { current: Some(to), maximum: Some(to) })?)
+    let at_most = |wanted: u64| Some(now.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
+    Ok(setrlimit(resource, Rlimit { current: at_most(to), maximum: at_most(to.saturating_add(beyond)) })?)
 }
