@@ -33,6 +33,7 @@ pub use self::{
     settings::{SettingsError, SettingsProblem},
 };
 pub(crate) use self::{
+    policy::Policy,
     provider::{Down, Provider},
     registry::{Registry, Rules},
     reload::Reloader,

@@ -21,7 +21,7 @@ use antiphon_test_support::{
     hostile::{Behaviour, hostile_as},
     plugins::PluginDir,
     process::Process,
-    program::Running,
+    program::{Running, antiphon},
     recordings::{Wav, go_forward, samples, silence, write_raw},
 };
 use rustix::{
@@ -295,6 +295,33 @@ async fn of_a_reply_that_was_interrupted_nothing_comes_afterwards() {
     for later in [aborted, answer] {
         assert!(last["seq"].as_u64() < later["seq"].as_u64(), "{last} after {later}");
     }
+}
+
+#[test]
+fn the_list_says_where_each_plugin_runs() {
+    let plugins = PluginDir::of(&["llm-rules", "tts-flite"]);
+    let list = |options: &[&str]| {
+        let list = antiphon(["plugins", "list", "--isolate", "tts-flite"]).args(options);
+        list.plugins(&plugins).run().done()
+    };
+    for (options, runs) in [(&["--json"][..], true), (&["--json", "--no-start"], false)] {
+        let json = list(options).json();
+        let [inside, isolated] = [&json["plugins"][0], &json["plugins"][1]];
+        assert_eq!(
+            (&inside["isolation"], &isolated["isolation"]),
+            (&"none".into(), &"process".into()),
+            "{json}"
+        );
+        assert_eq!((inside["process_id"].is_u64(), isolated["process_id"].is_u64()), (false, runs), "{json}");
+        for plugin in [inside, isolated] {
+            assert_eq!((plugin["restarts"].as_u64(), plugin["generation"].as_u64()), (Some(0), Some(1)));
+            assert!(plugin["sha256"].is_string(), "{plugin}");
+        }
+    }
+    let text = list(&[]).stdout;
+    let line = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
+    assert!(line("NAME").contains(" RUNS ") && line("llm-rules").contains(" host "), "{text}");
+    assert!(line("tts-flite").contains(" process "), "{text}");
 }
 
 /// What can be seen of a conversation of the program.
