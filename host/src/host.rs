@@ -1,6 +1,11 @@
 //! The host: a bus, plugins, and agents that use both.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use antiphon_core::{Clock, EventBus, SystemClock};
 use serde_json::{Map, Value};
@@ -10,8 +15,8 @@ use crate::{
     agent::AgentBuilder,
     child::ChildProgram,
     plugins::{
-        self, Isolation, Kind, Past, Plugin, PluginInstance, PluginWatch, Policies, PolicyConfig, Registry,
-        Reloaded, Reloader, Rules, WatchError,
+        self, Isolation, Kind, Past, Plugin, PluginInstance, PluginWatch, Policies, Policy, PolicyConfig,
+        Registry, Reloaded, Reloader, Rules, WatchError,
     },
     scan::{Cache, Lock, Report, Scanner},
 };
@@ -148,7 +153,20 @@ impl HostBuilder {
     #[must_use]
     pub fn load(&self) -> (Vec<Plugin>, Report) {
         let scanner = self.scanner();
-        (plugins::load(&scanner, &self.directories, &self.disabled), scanner.report())
+        let plugins = plugins::load(&scanner, &self.directories, &self.disabled);
+        (plugins.into_iter().map(|plugin| self.placed(plugin)).collect(), scanner.report())
+    }
+
+    /// Looks at one file, without starting it. Blocks.
+    #[must_use]
+    pub fn load_file(&self, path: &Path) -> Plugin {
+        self.placed(plugins::load_file(&self.scanner(), path))
+    }
+
+    /// Says where a plugin will run.
+    fn placed(&self, mut plugin: Plugin) -> Plugin {
+        plugin.isolation = Policy::of(&self.policies, &plugin.name).isolation;
+        plugin
     }
 
     /// Opens and starts the plugins. Those that cannot be used are listed with the reason; they do not keep the host from

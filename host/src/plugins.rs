@@ -35,6 +35,7 @@ pub use self::{
 };
 pub(crate) use self::{
     journal::{MOVED_OUT, Past},
+    policy::Policy,
     provider::{Down, Provider},
     registry::{Registry, Rules},
     reload::Reloader,

@@ -15,11 +15,14 @@ mod events;
 mod hostile;
 mod isolation;
 mod library;
+mod reload;
 mod scaffold;
 mod scan;
+mod stand_in;
 mod supervision;
 mod tidy;
 mod versions;
+mod worker;
 
 use std::path::{Path, PathBuf};
 

@@ -26,6 +26,7 @@ use antiphon_core::{
             AgentFinishEvent, AgentReadyEvent, AgentWarningEvent, SpeechCompleteEvent, UserTranscriptEvent,
             UserTurnEndedEvent, UserTurnStartedEvent,
         },
+        plugin::ProviderFallbackEvent,
         session::{SessionClosedEvent, SessionReadyEvent},
         values::{
             AgentState, CloseReason, ComponentKind, FinishReason, InterruptReason, Message, Modality,
@@ -101,6 +102,8 @@ pub(super) struct Conversation {
     config: AgentConfig,
     pace: Pace,
     components: Vec<PluginRef>,
+    /// Who stands in from the beginning; told once.
+    stand_ins: Vec<ProviderFallbackEvent>,
     heard: mpsc::Receiver<Heard>,
     ear: JoinHandle<()>,
     llm: Option<Stage<LlmSession>>,
@@ -146,6 +149,12 @@ impl Conversation {
             llm.as_ref().map(Stage::component),
             tts.as_ref().map(Stage::component),
         ];
+        let stand_ins = [
+            turn.as_ref().and_then(Stage::stand_in),
+            stt.as_ref().and_then(Stage::stand_in),
+            llm.as_ref().and_then(Stage::stand_in),
+            tts.as_ref().and_then(Stage::stand_in),
+        ];
         let (tell, heard) = mpsc::channel(HEARD_CAPACITY);
         let turns = Arc::new(AtomicU64::new(0));
         let timeout = Duration::from_millis(config.turn_timeout_ms);
@@ -168,6 +177,7 @@ impl Conversation {
         Ok(Self {
             clock: Arc::clone(session.bus().clock()),
             components: components.into_iter().flatten().collect(),
+            stand_ins: stand_ins.into_iter().flatten().collect(),
             heard,
             ear: tokio::spawn(ear.run()),
             llm,
@@ -198,6 +208,9 @@ impl Conversation {
     pub(super) async fn run(mut self) -> Summary {
         self.tell(None, SessionReadyEvent {}).await;
         self.tell(None, AgentReadyEvent { components: self.components.clone() }).await;
+        for stand_in in std::mem::take(&mut self.stand_ins) {
+            self.tell(None, stand_in).await;
+        }
         self.become_state(AgentState::Ready, "agent.ready").await;
         loop {
             self.advance().await;

@@ -66,6 +66,12 @@ impl<S> Stage<S> {
         PluginRef { name: manifest.name.clone(), version: manifest.version.clone(), kind }
     }
 
+    /// That a stand-in does the work from the beginning, if it does.
+    pub(super) fn stand_in(&self) -> Option<ProviderFallbackEvent> {
+        let (chosen, name) = (self.provider.chosen(), &self.instance.manifest().name);
+        (name != chosen).then(|| fallback(&self.provider, chosen.to_owned(), name.clone()))
+    }
+
     /// Makes sure that a running plugin has the stage: the one that it is, else the one that was chosen, else its
     /// stand-in. Waits for a plugin that is being started again, for three seconds.
     pub(super) async fn ensure(&mut self) -> Result<&mut (S, Received), Down> {
@@ -118,27 +124,31 @@ impl<S> Stage<S> {
             };
             self.session.emit_wait(event).await;
         } else if from != name {
-            let message = match self.provider.first_choice() {
-                Ok(_) => "is back".to_owned(),
-                Err(down) => down.reason,
-            };
-            let error = ErrorInfo {
-                kind: "error".into(),
-                code: Some("provider_down".into()),
-                message,
-                recoverable: true,
-                context: None,
-                source_chain: Vec::new(),
-            };
-            let role = component(self.provider.kind());
-            let event =
-                ProviderFallbackEvent { role, from, to: name, reason: FallbackReason::StreamError, error };
+            let event = fallback(&self.provider, from, name);
             self.session.emit_wait(event).await;
         }
         self.instance = instance;
         self.link = Some(link);
         Ok(())
     }
+}
+
+/// That a stand-in does the work from now on, and why.
+fn fallback(provider: &Provider, from: String, to: String) -> ProviderFallbackEvent {
+    let message = match provider.first_choice() {
+        Ok(_) => "is back".to_owned(),
+        Err(down) => down.reason,
+    };
+    let error = ErrorInfo {
+        kind: "error".into(),
+        code: Some("provider_down".into()),
+        message,
+        recoverable: true,
+        context: None,
+        source_chain: Vec::new(),
+    };
+    let role = component(provider.kind());
+    ProviderFallbackEvent { role, from, to, reason: FallbackReason::StreamError, error }
 }
 
 /// The session of a stage, where there is one.

@@ -50,14 +50,15 @@ pub(super) fn confine(limits: &Limits) -> io::Result<()> {
     // No program that is started from here gains rights.
     set_no_new_privs(true)?;
     // A crash is expected here; it should not fill the disk.
-    limit(Resource::Core, Some(0))?;
+    limit(Resource::Core, Some(0), 0)?;
     if is_larger_than_now(limits.memory_bytes) {
-        limit(Resource::Data, limits.memory_bytes)?;
+        limit(Resource::Data, limits.memory_bytes, 0)?;
     }
     // Where memory runs out, the kernel takes this process before the host. It cannot everywhere be asked for.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
-    limit_cpu(limits.cpu_seconds)?;
-    limit(Resource::Nofile, limits.open_files)
+    // At the limit there is SIGXCPU, which says what it was; SIGKILL, which does not, is for those that ignore it.
+    limit(Resource::Cpu, limits.cpu_seconds, 1)?;
+    limit(Resource::Nofile, limits.open_files, 0)
 }
 
 /// Whether memory is left below a limit. It is not under a sanitizer, whose bookkeeping alone has terabytes, all of them
@@ -70,19 +71,11 @@ fn is_larger_than_now(bytes: Option<u64>) -> bool {
     bytes.is_none_or(|bytes| used.is_none_or(|used: u64| used.saturating_mul(1024) < bytes))
 }
 
-/// Ends by SIGXCPU, by which the reason is told; the kernel kills what goes on in spite of it.
-fn limit_cpu(seconds: Option<u64>) -> io::Result<()> {
-    let Some(seconds) = seconds else { return Ok(()) };
-    let now = rustix::process::getrlimit(Resource::Cpu);
-    let hard = seconds.saturating_add(1);
-    let hard = now.maximum.map_or(hard, |maximum| maximum.min(hard));
-    Ok(setrlimit(Resource::Cpu, Rlimit { current: Some(seconds.min(hard)), maximum: Some(hard) })?)
-}
-
-fn limit(resource: Resource, to: Option<u64>) -> io::Result<()> {
+/// Sets a limit, and another one `beyond` it that nobody can raise.
+fn limit(resource: Resource, to: Option<u64>, beyond: u64) -> io::Result<()> {
     let Some(to) = to else { return Ok(()) };
     // What is stricter already stays so.
     let now = rustix::process::getrlimit(resource);
-    let to = now.maximum.map_or(to, |maximum| maximum.min(to));
-    Ok(setrlimit(resource, Rlimit { current: Some(to), maximum: Some(to) })?)
+    let at_most = |wanted: u64| Some(now.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
+    Ok(setrlimit(resource, Rlimit { current: at_most(to), maximum: at_most(to.saturating_add(beyond)) })?)
 }

@@ -67,7 +67,9 @@ pub(crate) fn spawn(
 fn start(program: &ChildProgram, limits: Limits, task: Task, environment: &[String]) -> io::Result<Running> {
     let (ours, theirs) = UnixStream::pair()?;
     let (output, writer) = io::pipe()?;
-    let named = KEPT.iter().copied().chain(environment.iter().map(String::as_str));
+    // A backtrace takes memory; out of memory, a process that wants to print one waits for itself instead of ending.
+    let is_kept = |name: &&str| limits.memory_bytes.is_none() || *name != "RUST_BACKTRACE";
+    let named = KEPT.iter().copied().filter(is_kept).chain(environment.iter().map(String::as_str));
     let kept: Vec<(&str, OsString)> =
         named.filter_map(|name| Some((name, std::env::var_os(name)?))).collect();
     let mut command = Command::new(program.path());

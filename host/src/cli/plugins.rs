@@ -11,7 +11,7 @@ use std::{
 };
 
 use antiphon_core::EventBus;
-use antiphon_host::{Plugin, PluginState, config::similar, plugins};
+use antiphon_host::{Plugin, PluginState, config::similar, plugins::Isolation};
 use antiphon_plugin_api::PluginManifest;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Subcommand;
@@ -152,7 +152,7 @@ pub(super) fn is_usable(plugin: &Plugin) -> bool {
 
 /// A line for each plugin, and the reason below those that cannot be used.
 pub(super) fn rows(setup: &Setup, plugins: &[Plugin], style: Style) -> String {
-    let mut table = Table::with_header(["NAME", "VERSION", "CAN", "RANK", "STATE", "FILE"]);
+    let mut table = Table::with_header(["NAME", "VERSION", "CAN", "RANK", "STATE", "RUNS", "FILE"]);
     for plugin in plugins {
         let manifest = plugin.manifest.as_ref();
         table.row([
@@ -161,6 +161,7 @@ pub(super) fn rows(setup: &Setup, plugins: &[Plugin], style: Style) -> String {
             (Ink::Plain, manifest.map(capabilities).unwrap_or_default()),
             (Ink::Plain, manifest.map(|manifest| manifest.rank.to_string()).unwrap_or_default()),
             (ink(plugin.state), state(plugin.state).to_owned()),
+            (Ink::Plain, runs(plugin)),
             (Ink::Dim, from_here(&plugin.path)),
         ]);
     }
@@ -205,6 +206,22 @@ fn state(state: PluginState) -> &'static str {
     }
 }
 
+/// Where its code runs, or would; how often it was started again there. Nothing for what cannot run.
+fn runs(plugin: &Plugin) -> String {
+    if !is_usable(plugin) {
+        return String::new();
+    }
+    let place = match (plugin.isolation, plugin.process_id) {
+        (Isolation::None, _) => "host".to_owned(),
+        (Isolation::Process, None) => "process".to_owned(),
+        (Isolation::Process, Some(process_id)) => format!("process {process_id}"),
+    };
+    match plugin.restarts {
+        0 => place,
+        restarts => format!("{place}, restarts: {restarts}"),
+    }
+}
+
 fn to_json(setup: &Setup, plugin: &Plugin) -> Value {
     json!({
         "name": plugin.name,
@@ -213,6 +230,10 @@ fn to_json(setup: &Setup, plugin: &Plugin) -> Value {
         "path": plugin.path.display().to_string(),
         "state": plugin.state,
         "error": setup.problem(plugin),
+        "isolation": plugin.isolation,
+        "process_id": plugin.process_id,
+        "restarts": plugin.restarts,
+        "generation": plugin.generation,
         "sha256": plugin.sha256,
         "manifest": plugin.manifest,
     })
@@ -222,7 +243,7 @@ async fn inspect(setup: &Setup, wanted: &str, json: bool) -> Result<Exit> {
     let path = Path::new(wanted);
     let plugin = if wanted.contains('/') || wanted.ends_with(".so") || path.exists() {
         let (host, path) = (setup.host(), path.to_owned());
-        tokio::task::spawn_blocking(move || plugins::load_file(&host.scanner(), &path))
+        tokio::task::spawn_blocking(move || host.load_file(&path))
             .await
             .context("loading the plugin failed")?
     } else {
@@ -270,6 +291,8 @@ fn described(plugin: &Plugin, manifest: &PluginManifest, style: Style) -> String
     fact("built for", format!("ABI {}, antiphon-plugin-api {}", manifest.abi_version, manifest.api_version));
     fact("file", from_here(&plugin.path));
     fact("state", state(plugin.state).to_owned());
+    fact("runs in", runs(plugin));
+    fact("content", plugin.sha256.as_ref().map_or_else(String::new, |hash| format!("sha256 {hash}")));
     text.push_str(&facts.render(style, "  "));
     match schema::table(&manifest.settings) {
         Some(settings) => {

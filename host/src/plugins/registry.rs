@@ -57,6 +57,14 @@ impl Registry {
 
     /// Supervises another plugin from now on.
     pub(crate) fn add(&self, plugin: Plugin) -> Arc<Entry> {
+        let terms = self.terms(&plugin);
+        let entry = Arc::new(Entry::new(plugin, terms));
+        self.entries.write().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&entry));
+        entry
+    }
+
+    /// What a plugin is run with.
+    pub(super) fn terms(&self, plugin: &Plugin) -> Terms {
         let mut policy = Policy::of(&self.rules.policies, &plugin.name);
         let is_moved_out =
             plugin.sha256.as_ref().is_some_and(|sha256| self.rules.past.moved_out.contains(sha256));
@@ -68,16 +76,13 @@ impl Registry {
                  retry` takes it back"
             );
         }
-        let terms = Terms {
+        Terms {
             bus: self.bus.clone(),
             settings: self.rules.settings.get(&plugin.name).cloned().unwrap_or_default(),
             policy,
             program: self.rules.program.clone(),
             ticks: self.ticker.ticks(),
-        };
-        let entry = Arc::new(Entry::new(plugin, terms));
-        self.entries.write().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&entry));
-        entry
+        }
     }
 
     /// All of them, in the order in which they were found.

@@ -97,6 +97,7 @@ impl Reloader {
     /// Takes over one plugin; none when it is as it was.
     async fn take(&self, plugin: Plugin, again: bool) -> Option<Result<(), String>> {
         let entries = self.registry.entries();
+        let terms = self.registry.terms(&plugin);
         let of_file = entries.iter().find(|entry| entry.with(|known| known.path == plugin.path));
         let of_name = entries
             .iter()
@@ -109,7 +110,7 @@ impl Reloader {
                 return Some(Err(error));
             };
             let is_known = entry.with(|known| known.instance.is_none() && known.error == plugin.error);
-            return if is_known { None } else { Some(entry.replace(plugin).await) };
+            return if is_known { None } else { Some(entry.replace(plugin, terms).await) };
         }
         let Some(entry) = of_name.or(of_file) else {
             let entry = self.registry.add(plugin);
@@ -123,7 +124,7 @@ impl Reloader {
             let runs = known.instance.is_some() || known.recovering;
             known.sha256 == plugin.sha256 && (runs || !again)
         });
-        if is_known { None } else { Some(entry.replace(plugin).await) }
+        if is_known { None } else { Some(entry.replace(plugin, terms).await) }
     }
 
     /// Follows the directories.

@@ -20,7 +20,7 @@ use antiphon_core::{
 use antiphon_plugin_api::abi::{WakerBox, WakerV1, abi_stable::erased_types::TD_Opaque};
 use serde_json::{Map, Value};
 use tokio::{
-    sync::{Notify, mpsc, oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep, timeout},
 };
@@ -74,8 +74,15 @@ struct Shared {
 
 enum Order {
     /// A new version of its file; answered when it runs, or not.
-    Replace(Box<Plugin>, oneshot::Sender<Result<(), String>>),
+    Replace(Box<Replacement>, oneshot::Sender<Result<(), String>>),
     Stop(oneshot::Sender<()>),
+}
+
+/// Another version of a plugin's file.
+struct Replacement {
+    plugin: Plugin,
+    /// What a plugin of its name is run with: a file may have another plugin in it than before.
+    terms: Terms,
 }
 
 impl Entry {
@@ -96,8 +103,9 @@ impl Entry {
             terms,
             mapped: 1,
             held: None,
+            interrupted: None,
             draining: JoinSet::new(),
-            closing: Arc::default(),
+            closing: watch::Sender::new(false),
         };
         let task = tokio::spawn(supervisor.run(receiver, is_fine));
         Self { shared, orders, task: Mutex::new(Some(task)) }
@@ -127,10 +135,11 @@ impl Entry {
     }
 
     /// Replaces the plugin by another version of its file, if that one starts.
-    pub(super) async fn replace(&self, plugin: Plugin) -> Result<(), String> {
+    pub(super) async fn replace(&self, plugin: Plugin, terms: Terms) -> Result<(), String> {
         let (answer, answered) = oneshot::channel();
         let ended = || "its supervisor has ended".to_owned();
-        self.orders.send(Order::Replace(Box::new(plugin), answer)).await.map_err(|_| ended())?;
+        let replacement = Box::new(Replacement { plugin, terms });
+        self.orders.send(Order::Replace(replacement, answer)).await.map_err(|_| ended())?;
         answered.await.map_err(|_| ended())?
     }
 
@@ -205,17 +214,19 @@ struct Supervisor {
     mapped: u32,
     /// An order that came while the plugin was waiting for another try; none in it: there will be no more.
     held: Option<Option<Order>>,
+    /// The try that it was waiting for then.
+    interrupted: Option<(StartFailure, Restart)>,
     /// Old versions that still have sessions.
     draining: JoinSet<()>,
-    /// Tells those that the host ends.
-    closing: Arc<Notify>,
+    /// Tells those that the host ends, also those that have not begun to listen.
+    closing: watch::Sender<bool>,
 }
 
 /// Why the supervision of a running plugin had a break.
 enum Break {
     /// It ended, or hangs.
     Broken(String),
-    Replace(Box<Plugin>, oneshot::Sender<Result<(), String>>),
+    Replace(Box<Replacement>, oneshot::Sender<Result<(), String>>),
     Stop(oneshot::Sender<()>),
     /// Nobody has the plugin any more.
     Abandoned,
@@ -224,7 +235,7 @@ enum Break {
 impl From<Option<Order>> for Break {
     fn from(order: Option<Order>) -> Self {
         match order {
-            Some(Order::Replace(plugin, answer)) => Self::Replace(plugin, answer),
+            Some(Order::Replace(replacement, answer)) => Self::Replace(replacement, answer),
             Some(Order::Stop(done)) => Self::Stop(done),
             None => Self::Abandoned,
         }
@@ -241,10 +252,16 @@ impl Supervisor {
                         instance = self.restart(&broken, reason, &mut orders).await;
                     }
                 }
-                Break::Replace(plugin, answer) => {
-                    let outcome = self.replace(*plugin, &mut instance).await;
+                Break::Replace(replacement, answer) => {
+                    let outcome = self.replace(*replacement, &mut instance).await;
                     // Whoever asked may have gone.
                     let _ = answer.send(outcome);
+                    // What was not taken is no reason to give up what was there.
+                    if let Some((failure, restart)) = self.interrupted.take()
+                        && instance.is_none()
+                    {
+                        instance = self.retry(failure, Some(restart), &mut orders).await;
+                    }
                 }
                 Break::Stop(done) => {
                     self.stop(instance.take()).await;
@@ -260,7 +277,7 @@ impl Supervisor {
     async fn start(&mut self, orders: &mut mpsc::Receiver<Order>) -> Option<Arc<PluginInstance>> {
         match self.try_start().await {
             Ok(instance) => Some(instance),
-            Err(failure) => self.retry(failure, orders).await,
+            Err(failure) => self.retry(failure, None, orders).await,
         }
     }
 
@@ -368,17 +385,20 @@ impl Supervisor {
         };
         self.shared.lock().recovering = failure.is_temporary;
         self.shared.become_state(PluginState::Failed, Some(failure.message.clone()));
-        self.retry(failure, orders).await
+        self.retry(failure, None, orders).await
     }
 
-    /// Tries again until it runs, the budget is spent, or something else is asked for.
+    /// Tries again until it runs, the budget is spent, or something else is asked for. A restart that is `granted` already
+    /// is not counted again.
     async fn retry(
         &mut self,
         mut failure: StartFailure,
+        mut granted: Option<Restart>,
         orders: &mut mpsc::Receiver<Order>,
     ) -> Option<Arc<PluginInstance>> {
         while failure.is_temporary {
-            let Some(Restart { attempt, delay }) = self.budget.next(Instant::now()) else {
+            let restart = granted.take().or_else(|| self.budget.next(Instant::now()));
+            let Some(restart @ Restart { attempt, delay }) = restart else {
                 let message = format!(
                     "{}; given up after {} restarts within {} s",
                     failure.message,
@@ -396,6 +416,7 @@ impl Supervisor {
                 // What is asked for is done before anything is tried again.
                 order = orders.recv() => {
                     self.held = Some(order);
+                    self.interrupted = Some((failure, restart));
                     return None;
                 }
                 () = sleep(delay) => {}
@@ -475,21 +496,33 @@ impl Supervisor {
     /// Starts another version beside the one that runs, and takes its place.
     async fn replace(
         &mut self,
-        plugin: Plugin,
+        Replacement { plugin, terms }: Replacement,
         instance: &mut Option<Arc<PluginInstance>>,
     ) -> Result<(), String> {
+        let is_another = self.shared.lock().name != plugin.name;
+        let former = is_another.then(|| {
+            let isolation = std::mem::replace(&mut self.isolation, terms.policy.isolation);
+            (std::mem::replace(&mut self.terms, terms), isolation)
+        });
         let outcome = self.start_beside(&plugin).await;
+        if outcome.is_err()
+            && let Some((terms, isolation)) = former
+        {
+            (self.terms, self.isolation) = (terms, isolation);
+        }
         let refusal = match outcome {
             Ok(newer) => {
                 {
                     let mut shared = self.shared.lock();
                     let generation = shared.generation + 1;
-                    *shared = Plugin { generation, restarts: 0, ..plugin };
+                    // The old instance stands until the new one does: at no moment there is none.
+                    let instance = shared.instance.take();
+                    *shared = Plugin { generation, restarts: 0, instance, ..plugin };
                 }
                 self.budget = Budget::new(self.terms.policy.max_restarts, self.terms.policy.restart_window);
                 self.publish(&newer);
                 if let Some(older) = instance.replace(newer) {
-                    self.draining.spawn(drain(older, Arc::clone(&self.closing)));
+                    self.draining.spawn(drain(older, self.closing.subscribe()));
                 }
                 return Ok(());
             }
@@ -497,8 +530,8 @@ impl Supervisor {
         };
         let state = {
             let mut shared = self.shared.lock();
-            // What never ran is told of as what was found last.
-            if instance.is_none() {
+            // What does not run, and will not, is told of as what was found last.
+            if instance.is_none() && self.interrupted.is_none() {
                 shared.manifest = plugin.manifest;
                 shared.path = plugin.path;
             }
@@ -531,7 +564,7 @@ impl Supervisor {
     }
 
     async fn stop(&mut self, instance: Option<Arc<PluginInstance>>) {
-        self.closing.notify_waiters();
+        self.closing.send_replace(true);
         while self.draining.join_next().await.is_some() {}
         let was_running = instance.is_some();
         if let Some(instance) = instance {
@@ -553,10 +586,11 @@ async fn ended(instance: Option<&Arc<PluginInstance>>) -> String {
 }
 
 /// Lets the sessions of an old version come to their end, then stops it.
-async fn drain(instance: Arc<PluginInstance>, closing: Arc<Notify>) {
+async fn drain(instance: Arc<PluginInstance>, mut closing: watch::Receiver<bool>) {
     tokio::select! {
         () = instance.unused() => {}
-        () = closing.notified() => {}
+        // An error is that its supervisor is gone.
+        _ = closing.wait_for(|is_closing| *is_closing) => {}
         () = sleep(DRAIN_DEADLINE) => {
             tracing::warn!(plugin = instance.manifest().name, "an old version still has sessions after an hour");
         }

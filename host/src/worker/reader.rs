@@ -352,6 +352,7 @@ impl LastWords {
         let follow = move || {
             let mut lines = BufReader::new(output);
             let mut line = Vec::new();
+            let mut is_backtrace = false;
             loop {
                 line.clear();
                 // A line without end is cut: what it says is not worth the memory.
@@ -363,7 +364,12 @@ impl LastWords {
                 let text = text.trim();
                 if !text.is_empty() {
                     tracing::info!(target: "antiphon::plugin", plugin, "{text}");
-                    *lock(&kept) = text.chars().take(KEPT).collect();
+                    // What a panic says last is how to make it say more; what it says before is of use.
+                    is_backtrace |=
+                        text == "stack backtrace:" || text.starts_with("note: run with `RUST_BACKTRACE");
+                    if !is_backtrace {
+                        *lock(&kept) = text.chars().take(KEPT).collect();
+                    }
                 }
             }
         };

@@ -128,6 +128,32 @@ pub fn hostile(dir: &PluginDir, behaviour: Behaviour) -> PathBuf {
     dir.file(&behaviour.file_name())
 }
 
+/// Puts a plugin of a name and a version of one's own into a directory: the next version of one, where it lies there
+/// already. Its file is `{name}.so`.
+///
+/// # Panics
+///
+/// When the fixture is not built, or there is no room.
+#[track_caller]
+pub fn hostile_as(dir: &PluginDir, name: &str, version: &str, behaviour: Behaviour) -> PathBuf {
+    let file = format!("{name}.so");
+    dir.write(&file, version_of(name, version, behaviour));
+    dir.file(&file)
+}
+
+/// The library of such a plugin.
+///
+/// # Panics
+///
+/// When the fixture is not built.
+#[must_use]
+#[track_caller]
+pub fn version_of(name: &str, version: &str, behaviour: Behaviour) -> Vec<u8> {
+    let api = antiphon_plugin_api::abi::API_VERSION;
+    let section = section_text(name, 1, api, "llm");
+    copy(behaviour.name, &section.replace(r#""version":"1.0.0""#, &format!(r#""version":"{version}""#)))
+}
+
 /// The fixture's bytes with a behaviour and a manifest section.
 #[track_caller]
 pub(crate) fn copy(behaviour: &str, section: &str) -> Vec<u8> {

@@ -2,8 +2,8 @@
 //! and their events.
 //!
 //! Reading order: [`built`] finds what cargo made, [`plugins`] lays out plugin directories, [`hostile`] and [`damaged`] put
-//! files into them that break what opens them, [`program`] runs `antiphon`, [`conversation`] runs an agent in the test's own
-//! process, [`events`] reads what happened, [`recordings`] and [`words`] bring speech and judge transcripts.
+//! files into them that break what opens them, [`program`] runs `antiphon`, [`process`] looks at what it
+//! starts, [`conversation`] and [`hosted`] run agents in the test's own process, [`events`] reads what happened, [`recordings`] and [`words`] bring speech and judge transcripts.
 //!
 //! Not here: stand-ins. What these helpers run is what users run.
 #![forbid(unsafe_code)]
@@ -12,8 +12,10 @@ pub mod built;
 pub mod conversation;
 pub mod damaged;
 pub mod events;
+pub mod hosted;
 pub mod hostile;
 pub mod plugins;
+pub mod process;
 pub mod program;
 pub mod recordings;
 pub mod words;

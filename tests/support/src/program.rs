@@ -167,6 +167,12 @@ impl Running {
         drop(watchdog);
     }
 
+    /// Number of its process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal.
     ///
     /// # Panics

@@ -26,6 +26,8 @@ const KILL: Effect = Effect::Signal(Signal::KILL);
 behaviours! {
     /// Answers each prompt, `You said: ..`, and does nothing wrong.
     WELL = "well", Never, Fine;
+    /// As that one, and cannot do without a setting `key`.
+    STRICT_SETTINGS = "strict-settings", Never, Fine;
 
     /// Its file says that it speaks ABI 0.
     OLDER_ABI = "older-abi", File, Refused("speaks ABI 0 (antiphon-plugin-api 0.0.1), this host speaks ABI 1");
