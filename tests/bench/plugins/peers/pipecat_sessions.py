@@ -15,8 +15,6 @@ import sys
 import time
 import warnings
 
-# Its older names work in older and newer releases.
-warnings.simplefilter("ignore", DeprecationWarning)
 os.environ["LOGURU_LEVEL"] = "ERROR"
 
 from loguru import logger
@@ -30,6 +28,8 @@ from pipecat.pipeline.task import PipelineTask
 from pipecat.processors.frame_processor import FrameProcessor
 
 logger.remove()
+# Its older names work in older and newer releases. Only now, because the package switches its warnings on.
+warnings.simplefilter("ignore", DeprecationWarning)
 
 SLOTS, PERIOD, WARM = 20, 0.020, 50
 # What has not left a pipeline's queues after so many periods is not waited for: live audio waits for nobody.

@@ -34,9 +34,17 @@ fn text(report: &Report) -> String {
         true => "\n> From a quick run, with small counts: good for a look, not to be quoted.\n",
         false => "",
     };
+    // Of those before it began: what it does itself comes afterwards.
+    let busy = match report.machine.load_before > report.machine.cores as f64 {
+        true => {
+            "\n> The machine was busy with other work: times are longer and more chunks late than on an idle one. Ratios and \
+             processor time suffer less.\n"
+        }
+        false => "",
+    };
     let mut page = include_str!("page.md").to_owned();
     for (mark, text) in [
-        ("QUICK", quick.to_owned()),
+        ("NOTES", format!("{quick}{busy}")),
         ("CLAIMS", claims(report)),
         ("SCAN", scanned(report)),
         ("CHUNK", chunks(report)),
@@ -121,7 +129,7 @@ fn sessions(report: &Report) -> String {
     let head =
         ["", "% of a core", "us CPU per session and second", "% late", "% dropped", "p50 ms", "p99 ms"];
     let most = [OURS, PIPECAT].map(|who| vec![who.to_owned(), cell(report, "sessions", "most", who, 0)]);
-    format!("{}\n{}", table(&head, &rows), table(&["", "most sessions with 99 % in time"], &most))
+    format!("{}\n{}", table(&head, &rows), table(&["", "most sessions that it keeps up with"], &most))
 }
 
 fn machine(report: &Report) -> String {

@@ -19,8 +19,11 @@ pub(crate) const MANY: u64 = 2_000;
 /// Few enough for every contender.
 pub(crate) const FEW: u64 = 50;
 
+/// Length of a step of a ramp: who does not keep up is behind by more than a chunk long before its half.
+const RAMP_SECONDS: f64 = 3.0;
+
 /// A ramp is done when it knows the number this well.
-const PRECISION: f64 = 0.1;
+const PRECISION: f64 = 0.15;
 
 pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     let seconds = bench.settings.load.as_secs_f64();
@@ -28,7 +31,7 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     add(bench, OURS, MANY, &many);
     let part =
         |pick: fn(&Answer) -> f64| -> Vec<f64> { many.iter().map(|answer| pick(answer) * 100.0).collect() };
-    let is_fine = many.iter().filter(|answer| answer.is_fine()).count() * 2 > many.len();
+    let keeps_up = many.iter().filter(|answer| answer.keeps_up()).count() * 2 > many.len();
     let name = format!("sessions: chunks of {MANY} that came late, in the middle run");
     bench.report.claim("sessions", name, median(&part(|answer| answer.late)), "%", Some(Target::AtMost(1.0)));
     let name = format!("sessions: chunks of {MANY} that were dropped, in the middle run");
@@ -42,12 +45,12 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     let core: Vec<f64> = part(|answer| answer.load);
     bench.report.claim("sessions", format!("sessions: {MANY}"), median(&core), "% of a core", None);
     beside(bench, seconds)?;
-    if bench.settings.ramps || !is_fine {
-        let most = ramp(OURS, MANY, |number| ours(number, seconds))?;
+    if bench.settings.ramps || !keeps_up {
+        let most = ramp(OURS, MANY, |number| ours(number, RAMP_SECONDS))?;
         bench.report.figure("sessions", "most", OURS, 0, "sessions", &[most as f64]);
     }
     if let (true, Some(peer)) = (bench.settings.ramps, bench.pipecat.clone()) {
-        let most = ramp(peer.who, FEW, |number| theirs(&mut peer.start()?, number, seconds))?;
+        let most = ramp(peer.who, FEW, |number| theirs(&mut peer.start()?, number, RAMP_SECONDS))?;
         bench.report.figure("sessions", "most", peer.who, 0, "sessions", &[most as f64]);
     }
     Ok(())
@@ -95,10 +98,10 @@ fn theirs(running: &mut Running, sessions: u64, seconds: f64) -> Result<Answer> 
     Answer::of(&running.ask(&json!(["load", sessions, seconds]))?)
 }
 
-/// The highest number that is fine: half as many more each time until one is not, then halving the gap. What is not
-/// fine gets a second chance, because the machine may be shared.
+/// The highest number that it keeps up with: half as many more each time until it does not, then halving the gap. Each
+/// gets a second chance, because the machine may be shared.
 fn ramp(who: &str, start: u64, mut step: impl FnMut(u64) -> Result<Answer>) -> Result<u64> {
-    let mut is_fine = |number: u64| -> Result<bool> {
+    let mut keeps_up = |number: u64| -> Result<bool> {
         for _ in 0..2 {
             let answer = step(number)?;
             let Answer { load, late, dropped, p99_ms, .. } = answer;
@@ -107,7 +110,7 @@ fn ramp(who: &str, start: u64, mut step: impl FnMut(u64) -> Result<Answer>) -> R
                 late * 100.0,
                 dropped * 100.0
             ));
-            if answer.is_fine() {
+            if answer.keeps_up() {
                 return Ok(true);
             }
         }
@@ -115,7 +118,7 @@ fn ramp(who: &str, start: u64, mut step: impl FnMut(u64) -> Result<Answer>) -> R
     };
     let (mut good, mut bad, mut next) = (0, None, start);
     loop {
-        if is_fine(next)? {
+        if keeps_up(next)? {
             good = next;
         } else {
             bad = Some(next);
