@@ -98,7 +98,9 @@ async fn a_conversation_goes_on_among_all_plugins_that_misbehave_and_each_is_acc
     }
     for behaviour in Behaviour::ALL {
         let plugin = &plugins[&behaviour.file_name()];
-        if is_seen_by_the_scan(*behaviour) {
+        if *behaviour == Behaviour::STRICT_SETTINGS {
+            is_accounted_for(plugin, &[PluginState::Failed], &["\"key\" is a required property"]);
+        } else if is_seen_by_the_scan(*behaviour) {
             is_accounted_for(plugin, &broken, words(behaviour.effect));
         } else {
             // What it does in a session it does when it has one.

@@ -60,8 +60,8 @@ impl Reloader {
         Arc::new(Self { loader, registry: Arc::clone(registry), refused: tokio::sync::Mutex::default() })
     }
 
-    /// Looks at the directories, and takes over what has changed. One at a time. `again`: what was refused, and what has
-    /// failed, is tried once more.
+    /// Looks at the directories, and takes over what has changed. One at a time. `again`: plugins that have failed, and
+    /// versions that did not start, are tried once more.
     pub(crate) async fn reload(&self, again: bool) -> Vec<Reloaded> {
         let mut refused = self.refused.lock().await;
         let loader = Arc::clone(&self.loader);
@@ -76,7 +76,8 @@ impl Reloader {
         for plugin in found {
             let (name, path) = (plugin.name.clone(), plugin.path.clone());
             let reason = (plugin.sha256.clone(), plugin.error.clone().unwrap_or_default());
-            if !again && refused.get(&path) == Some(&reason) {
+            let is_usable = plugin.state == PluginState::Loaded;
+            if !(again && is_usable) && refused.get(&path) == Some(&reason) {
                 continue;
             }
             match self.take(plugin, again).await {

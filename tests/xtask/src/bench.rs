@@ -8,7 +8,7 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Measure a release build, or the event bus
+/// Measure a release build, the event bus, or plugins
 ///
 /// Without a further word: builds everything (see `cargo xtask dist`), then runs the package antiphon-bench on it, which prints a table and writes
 /// target/bench/results.json. Close what else uses the processor before you trust a number.
@@ -34,6 +34,15 @@ enum Part {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
         arguments: Vec<String>,
     },
+    /// Measure scanning, isolating, restarting and replacing plugins
+    ///
+    /// Builds and runs the package antiphon-bench-plugins and the plugins that it needs, which prints tables, writes
+    /// target/bench/plugins.json and makes docs/src/performance-plugins.md anew, with its plots. Takes less than ten minutes.
+    Plugins {
+        /// Passed on to antiphon-bench-plugins
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        arguments: Vec<String>,
+    },
 }
 
 const EXAMPLES: &str = "\
@@ -41,15 +50,22 @@ Examples:
   cargo xtask bench                 plugins, start-up and the stages of a reply
   cargo xtask bench -- --help       what else antiphon-bench can do
   cargo xtask bench bus             the event bus beside tokio, Node and Vision Agents
-  cargo xtask bench bus -- --help   what else antiphon-bench-bus can do";
+  cargo xtask bench bus -- --help   what else antiphon-bench-bus can do
+  cargo xtask bench plugins         scan, worker, restart and reload of plugins, and sessions beside Pipecat";
 
 const PACKAGE: &str = "antiphon-bench";
 const BUS_PACKAGE: &str = "antiphon-bench-bus";
+const PLUGINS_PACKAGE: &str = "antiphon-bench-plugins";
+
+/// Plugins that are measured with it; their libraries are to lie beside the program.
+const MEASURED: [&str; 2] = ["antiphon-bench-plugin", "antiphon-fixture-hostile"];
 
 pub(crate) fn run(args: Args) -> Result<()> {
     let workspace = Workspace::load()?;
-    if let Some(Part::Bus { arguments }) = args.part {
-        return bus(&workspace, arguments);
+    match args.part {
+        Some(Part::Bus { arguments }) => return alone(&workspace, "bus", BUS_PACKAGE, arguments),
+        Some(Part::Plugins { arguments }) => return plugins(&workspace, arguments),
+        None => {}
     }
     if workspace.package(PACKAGE).is_none() {
         bail!("there is no package {PACKAGE} in the workspace");
@@ -68,10 +84,20 @@ pub(crate) fn run(args: Args) -> Result<()> {
     })
 }
 
-fn bus(workspace: &Workspace, arguments: Vec<String>) -> Result<()> {
-    step("bench bus", || {
+fn plugins(workspace: &Workspace, arguments: Vec<String>) -> Result<()> {
+    step("plugins to measure", || {
         let mut command = workspace.cargo();
-        command.args(["run", "--release", "--package", BUS_PACKAGE, "--", "--out"]);
+        command.args(["build", "--release"]).args(MEASURED.iter().flat_map(|name| ["--package", name]));
+        run_command(&mut command)
+    })?;
+    alone(workspace, "plugins", PLUGINS_PACKAGE, arguments)
+}
+
+/// Builds and runs one package, which needs nothing else of the workspace.
+fn alone(workspace: &Workspace, name: &str, package: &str, arguments: Vec<String>) -> Result<()> {
+    step(format_args!("bench {name}"), || {
+        let mut command = workspace.cargo();
+        command.args(["run", "--release", "--package", package, "--", "--out"]);
         command.arg(workspace.target.join("bench")).args(arguments);
         run_command(&mut command)
     })

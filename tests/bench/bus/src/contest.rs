@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::runtime::Runtime;
 
-use crate::{Settings, cpu, tally::Tally};
+use crate::{Settings, cpu, report::Report, tally::Tally};
 
 /// Events that are emitted before the publisher waits for their delivery.
 pub(crate) const BURST: u64 = 500;
@@ -78,6 +78,19 @@ pub(crate) fn compare(mut contenders: Vec<Contender>, settings: &Settings) -> Re
         }
     }
     Ok(entries)
+}
+
+/// Reports the processor time of all contenders.
+pub(crate) fn add(
+    report: &mut Report,
+    group: &'static str,
+    what: &'static str,
+    unit: &'static str,
+    entries: &[Entry],
+) {
+    for Entry { who, at, ns } in entries {
+        report.figure(group, what, who, *at, unit, ns);
+    }
 }
 
 /// The entry of a contender.

@@ -13,9 +13,10 @@ use anyhow::{Result, ensure};
 
 use crate::{
     Bench,
-    contest::{BURST, Contender, compare, find, runtime},
+    contest::{BURST, Contender, add, compare, find, runtime},
     cpu,
     event::{SmallEvent, Stamper, UnwantedEvent},
+    peers::TakesPart,
     report::many,
     rivals::{self, MPSC, OURS},
     stats::{Target, median, ratio},
@@ -39,7 +40,7 @@ pub(crate) fn delivery(bench: &mut Bench) -> Result<()> {
         }
     }
     let entries = compare(contenders, &bench.settings)?;
-    bench.report.entries("delivery", "", "ns CPU per delivery", &entries);
+    add(&mut bench.report, "delivery", "", "ns CPU per delivery", &entries);
     for subscribers in SUBSCRIBERS {
         let of = |who| find(&entries, who, subscribers).map_or(&[][..], |entry| &entry.ns);
         let limit = match subscribers {
@@ -70,7 +71,7 @@ pub(crate) fn throughput(bench: &mut Bench) -> Result<()> {
     for entry in &mut entries {
         entry.ns.iter_mut().for_each(|ns| *ns = 1e9 / *ns);
     }
-    bench.report.entries("throughput", "", "events per CPU second", &entries);
+    add(&mut bench.report, "throughput", "", "events per CPU second", &entries);
     for handlers in HANDLERS {
         let Some(ours) = find(&entries, OURS, handlers) else { continue };
         for peer in bench.peers() {
@@ -94,7 +95,7 @@ pub(crate) fn observer(bench: &mut Bench) -> Result<()> {
     contenders.push(only_built());
     contenders.push(observed()?);
     let entries = compare(contenders, &bench.settings)?;
-    bench.report.entries("observer", "", "ns CPU per event", &entries);
+    add(&mut bench.report, "observer", "", "ns CPU per event", &entries);
     if let (Some(ours), Some(node)) = (find(&entries, OURS, 0), find(&entries, crate::peers::NODE, 0)) {
         let name = "events per CPU second to a sync observer: ours / Node EventEmitter";
         let target = Some(Target::AtLeast(2.0));
@@ -162,7 +163,7 @@ pub(crate) fn unwanted(bench: &mut Bench) -> Result<()> {
     };
     contenders.push(Contender::new(OURS, 0, BURST, Box::new(round)));
     let entries = compare(contenders, &bench.settings)?;
-    bench.report.entries("unwanted", "", "ns CPU per event", &entries);
+    add(&mut bench.report, "unwanted", "", "ns CPU per event", &entries);
     if let Some(ours) = find(&entries, OURS, 0) {
         let value = median(&ours.ns);
         bench.report.claim("unwanted", "an event that nobody wants", value, "ns", Some(Target::AtMost(2.0)));

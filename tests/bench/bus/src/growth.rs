@@ -12,7 +12,7 @@ use tokio::sync::mpsc::Sender;
 
 use crate::{
     Bench,
-    contest::{BURST, Contender, Entry, Publish, Reach, compare, find, round, runtime},
+    contest::{BURST, Contender, Entry, Publish, Reach, add, compare, find, round, runtime},
     event::{SmallEvent, Stamper},
     report::Report,
     rivals::{self, MPSC, OURS, Small},
@@ -32,7 +32,7 @@ const NO_FIELDS: &[u8] = &[0x80];
 pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     let types = TYPES.into_iter().map(types).collect::<Result<_>>()?;
     let entries = compare(types, &bench.settings)?;
-    bench.report.entries("growth", "types", "ns CPU per event", &entries);
+    add(&mut bench.report, "growth", "types", "ns CPU per event", &entries);
     claim(&mut bench.report, "event types, 1 to 500", &medians(&entries));
 
     let mut contenders = Vec::new();
@@ -41,7 +41,7 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
         contenders.push(sessions(count)?);
     }
     let entries = compare(contenders, &bench.settings)?;
-    bench.report.entries("growth", "sessions", "ns CPU per event", &entries);
+    add(&mut bench.report, "growth", "sessions", "ns CPU per event", &entries);
     claim(&mut bench.report, "sessions, 1 to 50,000", &medians(&entries));
     let of = |who| find(&entries, who, SESSIONS[3]).map_or(&[][..], |entry| &entry.ns);
     let name = format!("CPU per event with 50,000 sessions: ours / {MPSC}");

@@ -15,7 +15,7 @@ use anyhow::Result;
 
 use crate::{
     Bench,
-    contest::{BURST, Contender, compare},
+    contest::{BURST, Contender, add, compare},
     cpu,
 };
 
@@ -65,6 +65,6 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
     };
     let contenders = STEPS.into_iter().zip(steps).map(contender).collect();
     let entries = compare(contenders, &bench.settings)?;
-    bench.report.entries("limits", "", "ns CPU per step", &entries);
+    add(&mut bench.report, "limits", "", "ns CPU per step", &entries);
     Ok(())
 }

@@ -5,27 +5,22 @@
 //! latencies are wall time. Not here: the plugin ABI and whole conversations, which the package antiphon-bench measures.
 
 mod contest;
-mod cpu;
 mod delivery;
 mod event;
 mod growth;
 mod instructions;
 mod latency;
 mod limits;
-mod machine;
-mod markdown;
 mod memory;
 mod page;
 mod peers;
-mod plot;
-mod report;
 mod rivals;
 mod sessions;
-mod stats;
 mod tally;
 
 use std::{path::PathBuf, time::Duration};
 
+use antiphon_bench_support::{cpu, machine, markdown, plot, report, stats};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -159,16 +154,16 @@ impl Bench {
     /// Finds the peers, or says why they are not measured.
     fn invite(&mut self, args: &Args) {
         say("==> peers");
-        match Peer::node() {
+        match peers::node() {
             Ok(peer) => {
-                self.report.machine.node = Some(peer.version.clone());
+                self.report.machine.versions.insert("node", Some(peer.version.clone()));
                 self.node = Some(peer);
             }
             Err(error) => self.report.skip(peers::NODE, format_args!("{error:#}")),
         }
-        match Peer::vision_agents(&args.out) {
+        match peers::vision_agents(&args.out) {
             Ok(peer) => {
-                self.report.machine.vision_agents = Some(peer.version.clone());
+                self.report.machine.versions.insert("vision_agents", Some(peer.version.clone()));
                 self.vision_agents = Some(peer);
             }
             Err(error) => self.report.skip(peers::VISION_AGENTS, format_args!("{error:#}")),
@@ -208,7 +203,7 @@ fn main() -> Result<()> {
 
 fn measure(args: &Args) -> Result<()> {
     let settings = if args.quick { Settings::QUICK } else { Settings::FULL };
-    let report = Report::new(Machine::here(), args.quick);
+    let report = Report::new(Machine::here(&["tokio", "flume"]), args.quick);
     let mut bench = Bench { settings, report, node: None, vision_agents: None };
     let is_wanted = |name: &str| match &args.only {
         Some(pattern) => name.contains(pattern.as_str()),
@@ -230,7 +225,7 @@ fn measure(args: &Args) -> Result<()> {
     }
     bench.report.machine.load_after = machine::load();
     bench.report.print();
-    bench.report.write(&args.out)?;
+    bench.report.write(&args.out, "bus.json")?;
     anyhow::ensure!(failed.is_empty(), "not all could be measured: {}", failed.join(", "));
     if args.only.is_none() && !args.no_docs {
         page::write(&bench.report, &args.docs)?;

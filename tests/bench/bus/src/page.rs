@@ -34,16 +34,15 @@ fn text(report: &Report) -> String {
         false => "",
     };
     let machine = &report.machine;
-    let or_missing = |version: &Option<String>| version.clone().unwrap_or_else(|| "not there".to_owned());
     let loads = format!("{} before, {} after", number(machine.load_before), number(machine.load_after));
     let facts = [
         ("cores", number(machine.cores as f64)),
         ("processor", machine.cpu.clone()),
         ("rustc", machine.rustc.clone()),
-        ("tokio", machine.tokio.clone()),
-        ("flume", machine.flume.clone()),
-        ("Node", or_missing(&machine.node)),
-        ("Vision Agents", or_missing(&machine.vision_agents)),
+        ("tokio", machine.version("tokio")),
+        ("flume", machine.version("flume")),
+        ("Node", machine.version("node")),
+        ("Vision Agents", machine.version("vision_agents")),
         ("load average", loads),
     ];
     let facts: Vec<Vec<String>> =

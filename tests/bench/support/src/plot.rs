@@ -26,27 +26,42 @@ const COLOURS: [RGBColor; 6] = [
 ];
 
 /// One line of a plot; the first of a plot is ours.
-pub(crate) struct Line {
-    pub(crate) name: String,
-    pub(crate) points: Vec<(f64, f64)>,
+#[derive(Debug)]
+pub struct Line {
+    /// What it shows.
+    pub name: String,
+    /// Across and up.
+    pub points: Vec<(f64, f64)>,
 }
 
 /// One bar of a plot.
-pub(crate) struct Bar {
-    pub(crate) name: String,
-    pub(crate) value: f64,
-    pub(crate) is_ours: bool,
+#[derive(Debug)]
+pub struct Bar {
+    /// What it shows.
+    pub name: String,
+    /// How long it is.
+    pub value: f64,
+    /// Whether it stands out.
+    pub is_ours: bool,
 }
 
 /// Words around a plot.
-pub(crate) struct Words<'a> {
-    pub(crate) title: &'a str,
-    pub(crate) across: &'a str,
-    pub(crate) up: &'a str,
+#[derive(Debug)]
+pub struct Words<'a> {
+    /// Above it.
+    pub title: &'a str,
+    /// Below the axis that goes across.
+    pub across: &'a str,
+    /// Beside the axis that goes up.
+    pub up: &'a str,
 }
 
 /// Lines over a logarithmic axis; upwards too when `is_log`.
-pub(crate) fn lines(words: &Words<'_>, lines: &[Line], is_log: bool) -> Result<String> {
+///
+/// # Errors
+///
+/// When they cannot be drawn.
+pub fn lines(words: &Words<'_>, lines: &[Line], is_log: bool) -> Result<String> {
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, (800, 440)).into_drawing_area();
@@ -110,7 +125,11 @@ pub(crate) fn lines(words: &Words<'_>, lines: &[Line], is_log: bool) -> Result<S
 }
 
 /// Bars to the right, from the first at the top, over a logarithmic axis.
-pub(crate) fn bars(words: &Words<'_>, bars: &[Bar]) -> Result<String> {
+///
+/// # Errors
+///
+/// When they cannot be drawn.
+pub fn bars(words: &Words<'_>, bars: &[Bar]) -> Result<String> {
     const NAMES: u32 = 250;
     let mut svg = String::new();
     {

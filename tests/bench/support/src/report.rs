@@ -1,4 +1,4 @@
-//! The figures, the targets and what was skipped; on the terminal and in `bus.json`.
+//! The figures, the targets and what was skipped; on the terminal and as JSON.
 
 use std::{
     fmt::Display,
@@ -11,59 +11,77 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::{
-    contest::Entry,
     machine::Machine,
     stats::{Spread, Target, Verdict},
 };
 
 /// What was measured.
-#[derive(Serialize)]
-pub(crate) struct Report {
-    pub(crate) machine: Machine,
-    pub(crate) quick: bool,
-    pub(crate) figures: Vec<Figure>,
-    pub(crate) claims: Vec<Claim>,
-    pub(crate) skipped: Vec<Skipped>,
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// What it was measured on.
+    pub machine: Machine,
+    /// Whether the counts were small.
+    pub quick: bool,
+    /// One of each contender.
+    pub figures: Vec<Figure>,
+    /// What somebody may hold us to.
+    pub claims: Vec<Claim>,
+    /// What is missing.
+    pub skipped: Vec<Skipped>,
 }
 
 /// One figure of one contender.
-#[derive(Serialize)]
-pub(crate) struct Figure {
+#[derive(Debug, Serialize)]
+pub struct Figure {
     /// Which measurement it belongs to, as `--only` selects it.
-    pub(crate) group: &'static str,
+    pub group: &'static str,
     /// What of it, where there is more than one thing.
-    pub(crate) what: &'static str,
-    pub(crate) who: String,
+    pub what: &'static str,
+    /// Whose.
+    pub who: String,
     /// What varies: subscribers, types, sessions.
-    pub(crate) at: u64,
-    pub(crate) unit: &'static str,
-    pub(crate) spread: Spread,
+    pub at: u64,
+    /// Of its numbers.
+    pub unit: &'static str,
+    /// Its rounds.
+    pub spread: Spread,
 }
 
 /// A figure, or a comparison of two, that somebody may hold us to.
-#[derive(Serialize)]
-pub(crate) struct Claim {
-    pub(crate) group: &'static str,
-    pub(crate) name: String,
-    pub(crate) value: f64,
-    pub(crate) unit: &'static str,
-    pub(crate) target: Option<Target>,
-    pub(crate) verdict: Option<Verdict>,
+#[derive(Debug, Serialize)]
+pub struct Claim {
+    /// Which measurement it belongs to.
+    pub group: &'static str,
+    /// What it says.
+    pub name: String,
+    /// How much.
+    pub value: f64,
+    /// Of its numbers.
+    pub unit: &'static str,
+    /// What it should be.
+    pub target: Option<Target>,
+    /// Whether it is.
+    pub verdict: Option<Verdict>,
 }
 
 /// What could not be measured.
-#[derive(Serialize)]
-pub(crate) struct Skipped {
-    pub(crate) what: String,
-    pub(crate) reason: String,
+#[derive(Debug, Serialize)]
+pub struct Skipped {
+    /// What it is.
+    pub what: String,
+    /// Why.
+    pub reason: String,
 }
 
 impl Report {
-    pub(crate) fn new(machine: Machine, quick: bool) -> Self {
+    /// Nothing in it yet.
+    #[must_use]
+    pub fn new(machine: Machine, quick: bool) -> Self {
         Self { machine, quick, figures: Vec::new(), claims: Vec::new(), skipped: Vec::new() }
     }
 
-    pub(crate) fn figure(
+    /// Adds a figure.
+    pub fn figure(
         &mut self,
         group: &'static str,
         what: &'static str,
@@ -75,20 +93,8 @@ impl Report {
         self.figures.push(Figure { group, what, who: who.to_owned(), at, unit, spread: Spread::of(values) });
     }
 
-    /// The processor time of all contenders.
-    pub(crate) fn entries(
-        &mut self,
-        group: &'static str,
-        what: &'static str,
-        unit: &'static str,
-        entries: &[Entry],
-    ) {
-        for Entry { who, at, ns } in entries {
-            self.figure(group, what, who, *at, unit, ns);
-        }
-    }
-
-    pub(crate) fn claim(
+    /// Adds a claim.
+    pub fn claim(
         &mut self,
         group: &'static str,
         name: impl Into<String>,
@@ -100,20 +106,23 @@ impl Report {
         self.claims.push(Claim { group, name: name.into(), value, unit, target, verdict });
     }
 
-    pub(crate) fn skip(&mut self, what: impl Into<String>, reason: impl Display) {
+    /// Adds what could not be measured, and says so.
+    pub fn skip(&mut self, what: impl Into<String>, reason: impl Display) {
         let skipped = Skipped { what: what.into(), reason: reason.to_string() };
         say(format_args!("    skipped {}: {}", skipped.what, skipped.reason));
         self.skipped.push(skipped);
     }
 
-    pub(crate) fn find(&self, group: &str, what: &str, who: &str, at: u64) -> Option<&Figure> {
+    /// A figure.
+    #[must_use]
+    pub fn find(&self, group: &str, what: &str, who: &str, at: u64) -> Option<&Figure> {
         self.figures.iter().find(|figure| {
             figure.group == group && figure.what == what && figure.who == who && figure.at == at
         })
     }
 
     /// Prints the tables.
-    pub(crate) fn print(&self) {
+    pub fn print(&self) {
         say(format_args!("\n{:<58} {:>11} {:>23}", "", "median", "lowest .. highest"));
         for Figure { group, what, who, at, unit, spread } in &self.figures {
             let at = if *at == 0 { String::new() } else { format!(", {}", number(*at as f64)) };
@@ -134,10 +143,14 @@ impl Report {
         }
     }
 
-    /// Writes `bus.json`.
-    pub(crate) fn write(&self, out: &Path) -> Result<()> {
+    /// Writes it as JSON into a file of a directory, which is made if need be.
+    ///
+    /// # Errors
+    ///
+    /// When that cannot be written.
+    pub fn write(&self, out: &Path, name: &str) -> Result<()> {
         fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
-        let path = out.join("bus.json");
+        let path = out.join(name);
         fs::write(&path, serde_json::to_vec_pretty(self)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
         say(format_args!("\nwritten: {}", path.display()));
@@ -146,12 +159,13 @@ impl Report {
 }
 
 /// Prints one line. A reader that has gone (`| head`) is no reason to stop measuring.
-pub(crate) fn say(line: impl Display) {
+pub fn say(line: impl Display) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// `at most 0.6`.
-pub(crate) fn target_text(target: Target) -> String {
+#[must_use]
+pub fn target_text(target: Target) -> String {
     match target {
         Target::AtMost(limit) => format!("<= {}", number(limit)),
         Target::AtLeast(limit) => format!(">= {}", number(limit)),
@@ -159,18 +173,26 @@ pub(crate) fn target_text(target: Target) -> String {
 }
 
 /// `met, 1.8 x better`.
-pub(crate) fn verdict_text(verdict: Verdict) -> String {
-    let factor = number(verdict.factor);
-    if verdict.met { format!("met, {factor} x better") } else { format!("MISSED by {factor} x") }
+#[must_use]
+pub fn verdict_text(verdict: Verdict) -> String {
+    let Verdict { met, factor } = verdict;
+    match (met, factor.is_finite()) {
+        (true, true) => format!("met, {} x better", number(factor)),
+        (false, true) => format!("MISSED by {} x", number(factor)),
+        // Of nothing at all there is no factor.
+        (met, false) => if met { "met" } else { "MISSED" }.to_owned(),
+    }
 }
 
 /// `1 handler`, `10 handlers`.
-pub(crate) fn many(count: u64, noun: &str) -> String {
+#[must_use]
+pub fn many(count: u64, noun: &str) -> String {
     format!("{} {noun}{}", number(count as f64), if count == 1 { "" } else { "s" })
 }
 
 /// A number with three digits that count, and commas.
-pub(crate) fn number(value: f64) -> String {
+#[must_use]
+pub fn number(value: f64) -> String {
     if !value.is_finite() {
         return "-".to_owned();
     }
@@ -217,6 +239,7 @@ mod tests {
     fn verdicts_can_be_read_aloud() {
         assert_eq!(verdict_text(Target::AtMost(0.6).judge(0.3)), "met, 2 x better");
         assert_eq!(verdict_text(Target::AtLeast(30.0).judge(20.0)), "MISSED by 1.50 x");
+        assert_eq!(verdict_text(Target::AtMost(0.0).judge(0.0)), "met");
         assert_eq!(target_text(Target::AtLeast(20_000.0)), ">= 20,000");
     }
 }

@@ -4,15 +4,21 @@ use serde::Serialize;
 
 /// Where the rounds of one measurement lie.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) lowest: f64,
-    pub(crate) highest: f64,
-    pub(crate) rounds: usize,
+pub struct Spread {
+    /// The middle one.
+    pub median: f64,
+    /// The least.
+    pub lowest: f64,
+    /// The greatest.
+    pub highest: f64,
+    /// How many there are.
+    pub rounds: usize,
 }
 
 impl Spread {
-    pub(crate) fn of(values: &[f64]) -> Self {
+    /// Of these.
+    #[must_use]
+    pub fn of(values: &[f64]) -> Self {
         let edge = |start: f64, pick: fn(f64, f64) -> f64| values.iter().copied().fold(start, pick);
         Self {
             median: median(values),
@@ -26,35 +32,38 @@ impl Spread {
 /// What a figure should be.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Target {
+pub enum Target {
+    /// Not more.
     AtMost(f64),
+    /// Not less.
     AtLeast(f64),
 }
 
 /// Whether a target is met, and by which factor it is met or missed; from 1 upwards.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(crate) struct Verdict {
-    pub(crate) met: bool,
-    pub(crate) factor: f64,
+pub struct Verdict {
+    /// Whether it is met.
+    pub met: bool,
+    /// By how much.
+    pub factor: f64,
 }
 
 impl Target {
-    pub(crate) fn judge(self, value: f64) -> Verdict {
-        let room = match self {
-            Self::AtMost(limit) => limit / value,
-            Self::AtLeast(limit) => value / limit,
-        };
+    /// Whether a value meets it.
+    #[must_use]
+    pub fn judge(self, value: f64) -> Verdict {
         // Not a number is not met.
-        if room >= 1.0 {
-            Verdict { met: true, factor: room }
-        } else {
-            Verdict { met: false, factor: 1.0 / room }
-        }
+        let (met, room) = match self {
+            Self::AtMost(limit) => (value <= limit, limit / value),
+            Self::AtLeast(limit) => (value >= limit, value / limit),
+        };
+        Verdict { met, factor: if met { room } else { 1.0 / room } }
     }
 }
 
 /// The middle value; of an even number the mean of the two in the middle.
-pub(crate) fn median(values: &[f64]) -> f64 {
+#[must_use]
+pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let (low, high) = (sorted.len().saturating_sub(1) / 2, sorted.len() / 2);
@@ -65,13 +74,15 @@ pub(crate) fn median(values: &[f64]) -> f64 {
 }
 
 /// The value that so much of the sorted values lies below.
-pub(crate) fn quantile(sorted: &[f64], part: f64) -> f64 {
+#[must_use]
+pub fn quantile(sorted: &[f64], part: f64) -> f64 {
     let at = (sorted.len() as f64 * part) as usize;
     sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
 }
 
 /// The median of the ratios round by round, so that what disturbed both cancels out.
-pub(crate) fn ratio(values: &[f64], beside: &[f64]) -> f64 {
+#[must_use]
+pub fn ratio(values: &[f64], beside: &[f64]) -> f64 {
     let ratios: Vec<f64> = values.iter().zip(beside).map(|(value, other)| value / other).collect();
     median(&ratios)
 }
@@ -115,6 +126,7 @@ mod tests {
         check(Target::AtMost(2.0), 1.0, true, 2.0);
         check(Target::AtMost(2.0), 2.0, true, 1.0);
         check(Target::AtMost(2.0), 3.0, false, 1.5);
+        assert!(Target::AtMost(0.0).judge(0.0).met);
         check(Target::AtLeast(30.0), 60.0, true, 2.0);
         check(Target::AtLeast(30.0), 10.0, false, 3.0);
         assert!(!Target::AtLeast(1.0).judge(f64::NAN).met);

@@ -1,49 +1,56 @@
 //! What it was measured on, and with which versions.
 
-use std::{fs, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use serde::Serialize;
 
 /// Facts that figures depend on.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Machine {
-    pub(crate) cores: usize,
-    pub(crate) cpu: String,
-    pub(crate) rustc: String,
-    pub(crate) tokio: String,
-    pub(crate) flume: String,
-    pub(crate) node: Option<String>,
-    pub(crate) vision_agents: Option<String>,
+pub struct Machine {
+    /// Processors that this process may use.
+    pub cores: usize,
+    /// What the processor calls itself.
+    pub cpu: String,
+    /// Version of the compiler.
+    pub rustc: String,
+    /// Versions of what takes part, by name; none of what is not there.
+    #[serde(flatten)]
+    pub versions: BTreeMap<&'static str, Option<String>>,
     /// Of the last minute, before the first round.
-    pub(crate) load_before: f64,
+    pub load_before: f64,
     /// After the last round; what is measured itself is in it.
-    pub(crate) load_after: f64,
+    pub load_after: f64,
 }
 
 impl Machine {
-    pub(crate) fn here() -> Self {
+    /// This machine, with the versions of some packages of the lock file.
+    #[must_use]
+    pub fn here(packages: &[&'static str]) -> Self {
         let lock = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../Cargo.lock"))
             .unwrap_or_default();
         Self {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             cpu: cpu(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
             rustc: rustc(),
-            tokio: locked(&lock, "tokio"),
-            flume: locked(&lock, "flume"),
-            node: None,
-            vision_agents: None,
+            versions: packages.iter().map(|name| (*name, Some(locked(&lock, name)))).collect(),
             load_before: load(),
             load_after: 0.0,
         }
     }
+
+    /// The version of something, for people.
+    #[must_use]
+    pub fn version(&self, name: &str) -> String {
+        self.versions.get(name).cloned().flatten().unwrap_or_else(|| "not there".to_owned())
+    }
 }
 
 /// Load average of the last minute.
-pub(crate) fn load() -> f64 {
+#[must_use]
+pub fn load() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(f64::NAN)
 }
-
 fn cpu(info: &str) -> String {
     let line = info.lines().find(|line| line.starts_with("model name"));
     line.and_then(|line| line.split_once(": ")).map_or("unknown", |(_, name)| name).to_owned()

@@ -1,7 +1,8 @@
 //! Tables in Markdown.
 
 /// A table whose first column is text and whose others are numbers. Cells are escaped.
-pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+#[must_use]
+pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let line =
         |cells: &mut dyn Iterator<Item = String>| format!("| {} |\n", cells.collect::<Vec<_>>().join(" | "));
     let mut text = line(&mut head.iter().map(|cell| escaped(cell)));

@@ -9,7 +9,12 @@ use rustix::{
 };
 
 /// What all threads of this process have used so far.
-pub(crate) fn used() -> Duration {
+///
+/// # Panics
+///
+/// Never: no clock shows more nanoseconds than a second has.
+#[must_use]
+pub fn used() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(
         time.tv_sec.unsigned_abs(),
@@ -18,7 +23,11 @@ pub(crate) fn used() -> Duration {
 }
 
 /// Bytes of this process that are in memory.
-pub(crate) fn resident() -> Result<u64> {
+///
+/// # Errors
+///
+/// When there is no `/proc`.
+pub fn resident() -> Result<u64> {
     let text = fs::read_to_string("/proc/self/statm").context("cannot read /proc/self/statm")?;
     let pages = text.split_whitespace().nth(1).context("the second field of statm")?;
     Ok(pages.parse::<u64>()? * page_size() as u64)
