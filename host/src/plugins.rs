@@ -1,8 +1,10 @@
 //! Plugins: found in directories, opened, checked, started, and given out to sessions by what they can do.
 
 mod budget;
+mod entry;
 mod instance;
 mod journal;
+mod ping;
 mod policy;
 mod provider;
 mod registry;

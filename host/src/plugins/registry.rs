@@ -10,9 +10,9 @@ use serde_json::{Map, Value};
 
 use super::{
     Isolation, Kind, OnCrash, Past, Plugin, PluginInstance,
+    entry::{Entry, Terms},
     journal::Journal,
     policy::{Policies, Policy},
-    supervisor::{Entry, Terms},
     ticker::Ticker,
 };
 use crate::{

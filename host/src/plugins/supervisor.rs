@@ -1,27 +1,12 @@
 //! Keeps one plugin running: starts it, asks whether it answers, starts it again when it broke, replaces it by a newer
 //! version, stops it.
 
-use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant as RealInstant},
-};
+use std::{sync::Arc, time::Duration};
 
-use antiphon_core::{
-    EventBus,
-    event::{
-        Stamp,
-        plugin::{PluginLifecycleEvent, ProviderRecoveryEvent},
-        values::{ErrorInfo, PluginState},
-    },
-};
-use antiphon_plugin_api::abi::{WakerBox, WakerV1, abi_stable::erased_types::TD_Opaque};
-use serde_json::{Map, Value};
+use antiphon_core::event::{plugin::ProviderRecoveryEvent, values::PluginState};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task::{JoinHandle, JoinSet},
+    task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 
@@ -29,11 +14,11 @@ use super::{
     Isolation, OnCrash, Plugin, PluginInstance,
     budget::{Budget, Restart},
     chain,
+    entry::{Order, Replacement, Shared, Terms, failure},
     instance::{Source, StartFailure, Where},
-    policy::Policy,
+    ping::Ping,
     settings,
 };
-use crate::child::{ChildProgram, NoChildProgram};
 
 /// How long a plugin may take to stop.
 pub(super) const STOP_DEADLINE: Duration = Duration::from_secs(2);
@@ -44,168 +29,8 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(3600);
 /// Versions of one plugin that are mapped into the host at most: nothing is ever unmapped.
 const MAX_GENERATIONS: u32 = 16;
 
-/// Orders that may wait.
-const ORDER_CAPACITY: usize = 4;
-
-/// What a plugin is run with.
-pub(super) struct Terms {
-    pub(super) bus: EventBus,
-    pub(super) settings: Map<String, Value>,
-    pub(super) policy: Policy,
-    pub(super) program: Result<ChildProgram, NoChildProgram>,
-    pub(super) ticks: watch::Receiver<()>,
-}
-
-/// A supervised plugin.
-pub(crate) struct Entry {
-    shared: Arc<Shared>,
-    orders: mpsc::Sender<Order>,
-    /// None once its end was waited for.
-    task: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// What others see of a plugin while its supervisor works.
-struct Shared {
-    bus: EventBus,
-    plugin: Mutex<Plugin>,
-    /// Changes with the instance and with the state.
-    changes: watch::Sender<()>,
-}
-
-enum Order {
-    /// A new version of its file; answered when it runs, or not.
-    Replace(Box<Replacement>, oneshot::Sender<Result<(), String>>),
-    Stop(oneshot::Sender<()>),
-}
-
-/// Another version of a plugin's file.
-struct Replacement {
-    plugin: Plugin,
-    /// What a plugin of its name is run with: a file may have another plugin in it than before.
-    terms: Terms,
-}
-
-impl Entry {
-    /// Begins to supervise a plugin; one that cannot be started, or is switched off, is only kept for the list.
-    pub(super) fn new(plugin: Plugin, terms: Terms) -> Self {
-        let (orders, receiver) = mpsc::channel(ORDER_CAPACITY);
-        let is_fine = plugin.state == PluginState::Loaded;
-        let shared = Arc::new(Shared {
-            bus: terms.bus.clone(),
-            plugin: Mutex::new(Plugin { isolation: terms.policy.isolation, ..plugin }),
-            changes: watch::Sender::new(()),
-        });
-        shared.announce();
-        let supervisor = Supervisor {
-            shared: Arc::clone(&shared),
-            budget: Budget::new(terms.policy.max_restarts, terms.policy.restart_window),
-            isolation: terms.policy.isolation,
-            terms,
-            mapped: 1,
-            held: None,
-            interrupted: None,
-            draining: JoinSet::new(),
-            closing: watch::Sender::new(false),
-        };
-        let task = tokio::spawn(supervisor.run(receiver, is_fine));
-        Self { shared, orders, task: Mutex::new(Some(task)) }
-    }
-
-    /// The plugin as it is now.
-    pub(crate) fn snapshot(&self) -> Plugin {
-        self.shared.lock().clone()
-    }
-
-    /// Looks at the plugin as it is now.
-    pub(crate) fn with<T>(&self, look: impl FnOnce(&Plugin) -> T) -> T {
-        look(&self.shared.lock())
-    }
-
-    /// Marked whenever the plugin's state or instance changes.
-    pub(crate) fn changes(&self) -> watch::Receiver<()> {
-        self.shared.changes.subscribe()
-    }
-
-    /// Resolves when the first start has succeeded or failed.
-    pub(super) async fn first_start(&self) {
-        let mut changes = self.changes();
-        let is_undecided =
-            |plugin: &Plugin| matches!(plugin.state, PluginState::Loaded | PluginState::Starting);
-        while self.with(is_undecided) && changes.changed().await.is_ok() {}
-    }
-
-    /// Replaces the plugin by another version of its file, if that one starts.
-    pub(super) async fn replace(&self, plugin: Plugin, terms: Terms) -> Result<(), String> {
-        let (answer, answered) = oneshot::channel();
-        let ended = || "its supervisor has ended".to_owned();
-        let replacement = Box::new(Replacement { plugin, terms });
-        self.orders.send(Order::Replace(replacement, answer)).await.map_err(|_| ended())?;
-        answered.await.map_err(|_| ended())?
-    }
-
-    /// Stops the plugin.
-    pub(super) async fn stop(&self) {
-        let (done, stopped) = oneshot::channel();
-        // A supervisor that has ended has nothing left to stop.
-        if self.orders.send(Order::Stop(done)).await.is_ok() {
-            let _ = stopped.await;
-        }
-        let task = lock(&self.task).take();
-        if let Some(task) = task
-            && let Err(error) = task.await
-        {
-            tracing::error!("supervising a plugin failed: {error}");
-        }
-    }
-}
-
-impl std::fmt::Debug for Entry {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.with(|plugin| plugin.fmt(f))
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Plugin> {
-        lock(&self.plugin)
-    }
-
-    fn become_state(&self, state: PluginState, error: Option<String>) {
-        {
-            let mut plugin = self.lock();
-            plugin.state = state;
-            plugin.error = error;
-        }
-        self.changes.send_replace(());
-        self.announce();
-    }
-
-    /// Tells of the state on the bus.
-    fn announce(&self) {
-        let (event, base) = {
-            let plugin = self.lock();
-            let error = plugin.error.as_deref().map(|message| failure(&plugin, message));
-            (PluginLifecycleEvent { phase: plugin.state, error }, plugin.base())
-        };
-        let stamp = Stamp { plugin: Some(base), ..Stamp::default() };
-        // A bus that is closed has nobody to tell.
-        let _ = self.bus.emit_with(event, stamp);
-    }
-}
-
-/// A failure of a plugin, as events have it.
-fn failure(plugin: &Plugin, message: &str) -> ErrorInfo {
-    ErrorInfo {
-        kind: "error".into(),
-        code: Some("plugin_failed".into()),
-        message: message.to_owned(),
-        recoverable: plugin.recovering,
-        context: Some(serde_json::json!({ "path": plugin.path.display().to_string() })),
-        source_chain: Vec::new(),
-    }
-}
-
-struct Supervisor {
+/// Supervises one plugin, in a task of its own.
+pub(super) struct Supervisor {
     shared: Arc<Shared>,
     terms: Terms,
     budget: Budget,
@@ -243,7 +68,22 @@ impl From<Option<Order>> for Break {
 }
 
 impl Supervisor {
-    async fn run(mut self, mut orders: mpsc::Receiver<Order>, is_fine: bool) {
+    pub(super) fn new(shared: Arc<Shared>, terms: Terms) -> Self {
+        Self {
+            shared,
+            budget: Budget::new(terms.policy.max_restarts, terms.policy.restart_window),
+            isolation: terms.policy.isolation,
+            terms,
+            mapped: 1,
+            held: None,
+            interrupted: None,
+            draining: JoinSet::new(),
+            closing: watch::Sender::new(false),
+        }
+    }
+
+    /// Keeps the plugin running until it is told to stop.
+    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>, is_fine: bool) {
         let mut instance = if is_fine { self.start(&mut orders).await } else { None };
         loop {
             match self.watch(instance.as_ref(), &mut orders).await {
@@ -607,39 +447,4 @@ async fn end(instance: &PluginInstance) {
         );
     }
     instance.give_up("was stopped");
-}
-
-/// A question whether a plugin answers.
-struct Ping {
-    asked: RealInstant,
-    answered: Arc<AtomicBool>,
-}
-
-#[expect(clippy::disallowed_methods, reason = "a plugin hangs in real time, whatever clock the host has")]
-impl Ping {
-    fn ask(instance: &PluginInstance) -> Self {
-        let answered = Arc::new(AtomicBool::new(false));
-        instance.ping(WakerBox::from_value(Answer(Arc::clone(&answered)), TD_Opaque));
-        Self { asked: RealInstant::now(), answered }
-    }
-
-    fn is_answered(&self) -> bool {
-        self.answered.load(Ordering::Relaxed)
-    }
-
-    fn since(&self) -> Duration {
-        self.asked.elapsed()
-    }
-}
-
-struct Answer(Arc<AtomicBool>);
-
-impl WakerV1 for Answer {
-    fn wake(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
