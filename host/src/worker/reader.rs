@@ -7,6 +7,7 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
+        mpsc,
     },
     thread,
     time::{Duration, Instant},
@@ -340,7 +341,14 @@ impl Drop for Connection {
 }
 
 /// The end of what a worker writes to standard output and error; each line is logged as well.
-struct LastWords(Arc<Mutex<String>>);
+struct LastWords {
+    kept: Arc<Mutex<String>>,
+    /// Closed at the end of the output.
+    ended: mpsc::Receiver<()>,
+}
+
+/// Time for the end of the output to arrive once the worker is gone: it is read by a thread of its own.
+const LAST_OUTPUT: Duration = Duration::from_millis(500);
 
 /// Bytes of last words that are kept.
 const KEPT: usize = 300;
@@ -349,7 +357,9 @@ impl LastWords {
     fn follow(output: PipeReader, plugin: String) -> io::Result<Self> {
         let words = Arc::new(Mutex::new(String::new()));
         let kept = Arc::clone(&words);
+        let (end, ended) = mpsc::channel::<()>();
         let follow = move || {
+            let _end = end;
             let mut lines = BufReader::new(output);
             let mut line = Vec::new();
             let mut is_backtrace = false;
@@ -374,11 +384,13 @@ impl LastWords {
             }
         };
         thread::Builder::new().name("worker-output".into()).spawn(follow)?;
-        Ok(Self(words))
+        Ok(Self { kept: words, ended })
     }
 
+    /// All of them. The worker has ended.
     fn get(&self) -> String {
-        lock(&self.0).clone()
+        let _ = self.ended.recv_timeout(LAST_OUTPUT);
+        lock(&self.kept).clone()
     }
 }
 
