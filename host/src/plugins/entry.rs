@@ -141,8 +141,9 @@ impl Shared {
             plugin.state = state;
             plugin.error = error;
         }
-        self.changes.send_replace(());
+        // Told before anybody goes on because of it: a host that has started has told of it.
         self.announce();
+        self.changes.send_replace(());
     }
 
     /// Tells of the state on the bus.
