@@ -1,6 +1,7 @@
 //! Plugins: found in directories, opened, checked, started, and given out to sessions by what they can do.
 
 mod budget;
+mod capabilities;
 mod entry;
 mod instance;
 mod journal;
@@ -25,6 +26,14 @@ use serde::Serialize;
 
 pub use antiphon_core::event::values::PluginState;
 
+pub(crate) use self::{
+    capabilities::{Capabilities, OTHER_MANIFEST},
+    journal::{MOVED_OUT, Past},
+    policy::Policy,
+    provider::{Down, Provider},
+    registry::{Registry, Rules},
+    reload::Reloader,
+};
 pub use self::{
     instance::PluginInstance,
     policy::{Isolation, OnCrash, Policies, PolicyConfig},
@@ -34,13 +43,6 @@ pub use self::{
         VisionSession,
     },
     settings::{SettingsError, SettingsProblem},
-};
-pub(crate) use self::{
-    journal::{MOVED_OUT, Past},
-    policy::Policy,
-    provider::{Down, Provider},
-    registry::{Registry, Rules},
-    reload::Reloader,
 };
 use crate::scan::{Outcome, Scanned, Scanner};
 

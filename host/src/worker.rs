@@ -51,6 +51,8 @@ pub(crate) struct Spec {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
     library: PathBuf,
+    /// What the host takes the library for.
+    manifest: PluginManifest,
     settings: Map<String, Value>,
     log_level: u32,
     interest: [u64; INTEREST_WORDS],
@@ -102,6 +104,7 @@ pub(crate) fn start(
 ) -> Result<Worker, StartError> {
     let job = Job {
         library: spec.library.clone(),
+        manifest: spec.manifest.clone(),
         settings: settings.clone(),
         log_level,
         interest: words(interest),

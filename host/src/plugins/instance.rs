@@ -27,7 +27,8 @@ use tokio::{
 };
 
 use super::{
-    LlmSession, Plugin, SttSession, TtsSession, TurnSession, VisionSession,
+    LlmSession, OTHER_MANIFEST, Plugin, SttSession, TtsSession, TurnSession, VisionSession,
+    capabilities::{Capabilities, no_capability},
     session::{Pending, PluginEvent, PluginSessionError, Received, Sessions, sink},
 };
 use crate::{
@@ -92,16 +93,6 @@ impl StartFailure {
     pub(super) fn temporary(message: String) -> Self {
         Self { message, is_temporary: true }
     }
-}
-
-/// The objects of what it can do, each checked once.
-#[derive(Default)]
-struct Capabilities {
-    turn: Option<TurnBox>,
-    stt: Option<SttBox>,
-    llm: Option<LlmBox>,
-    tts: Option<TtsBox>,
-    vision: Option<VisionBox>,
 }
 
 impl PluginInstance {
@@ -305,38 +296,6 @@ impl PluginInstance {
     }
 }
 
-impl Capabilities {
-    /// A plugin whose idea of a capability is another one is refused now, not when a session is opened.
-    fn of(plugin: &PluginBox, manifest: &PluginManifest) -> Result<Self, PluginSessionError> {
-        let mut all = Self::default();
-        for declared in &manifest.capabilities {
-            match declared.kind.as_str() {
-                TurnBox::NAME => all.turn = Some(query(plugin, manifest)?),
-                SttBox::NAME => all.stt = Some(query(plugin, manifest)?),
-                LlmBox::NAME => all.llm = Some(query(plugin, manifest)?),
-                TtsBox::NAME => all.tts = Some(query(plugin, manifest)?),
-                VisionBox::NAME => all.vision = Some(query(plugin, manifest)?),
-                other => {
-                    tracing::warn!(plugin = manifest.name, "this host has no use for the capability {other}");
-                }
-            }
-        }
-        Ok(all)
-    }
-}
-
-fn query<C: Capability>(plugin: &PluginBox, manifest: &PluginManifest) -> Result<C, PluginSessionError> {
-    match plugin.query(RStr::from_str(C::NAME), CAPABILITY_V1) {
-        ROption::RSome(object) => object.into_object().map_err(PluginSessionError::Layout),
-        ROption::RNone => Err(no_capability::<C>(manifest)),
-    }
-}
-
-fn no_capability<C: Capability>(manifest: &PluginManifest) -> PluginSessionError {
-    let plugin = manifest.name.clone();
-    PluginSessionError::NoCapability { plugin, kind: C::NAME, version: CAPABILITY_V1 }
-}
-
 /// The manifest is of a size that the host can bear. The scan says the same, but not every manifest comes from a scan of today,
 /// and each event type needs its bit of interest.
 fn sizes(manifest: &PluginManifest) -> Result<(), String> {
@@ -393,6 +352,9 @@ fn start_here(
 ) -> Result<PluginBox, StartFailure> {
     let library =
         Library::open(&source.library).map_err(|error| StartFailure::final_(super::chain(&error)))?;
+    if library.manifest() != &source.manifest {
+        return Err(StartFailure::final_(OTHER_MANIFEST.into()));
+    }
     let side = HostSide { name: source.manifest.name.clone(), interest };
     let host = HostBox::from_value(side, TD_Opaque);
     let settings = serde_json::to_vec(settings).expect("settings came from JSON or TOML");

@@ -12,9 +12,9 @@ use std::{
 
 use antiphon_core::{AudioChunk, VideoFrame};
 use antiphon_plugin_api::abi::{
-    AudioV1, CAPABILITY_V1, Capability, CapabilityObject, EventHeaderV1, HostBox, HostV1, InterestV1, LlmBox,
-    LlmSessionBox, Outcome, PluginBox, SinkBox, SinkV1, Status, SttBox, SttSessionBox, TtsBox, TtsSessionBox,
-    TurnBox, TurnSessionBox, VisionBox, VisionSessionBox, WakerBox, WakerV1,
+    AudioV1, Capability, CapabilityObject, EventHeaderV1, HostBox, HostV1, InterestV1, LlmBox, LlmSessionBox,
+    Outcome, PluginBox, SinkBox, SinkV1, Status, SttBox, SttSessionBox, TtsBox, TtsSessionBox, TurnBox,
+    TurnSessionBox, VisionBox, VisionSessionBox, WakerBox, WakerV1,
     abi_stable::{
         erased_types::TD_Opaque,
         std_types::{RArc, ROption, RSlice, RStr},
@@ -29,7 +29,10 @@ use super::{
     remote::format_of,
     window::{Tally, Window},
 };
-use crate::{loader::Library, plugins::chain};
+use crate::{
+    loader::Library,
+    plugins::{Capabilities, OTHER_MANIFEST, chain},
+};
 
 /// Runs a plugin until the host has gone.
 pub(crate) fn serve(socket: UnixStream, job: &Job) -> io::Result<()> {
@@ -58,16 +61,17 @@ fn store(interest: &InterestV1, words: [u64; INTEREST_WORDS]) {
 
 fn start(job: &Job, outbox: &Arc<Outbox>, interest: &RArc<InterestV1>) -> Result<Hosted, (String, bool)> {
     let library = Library::open(&job.library).map_err(|error| (chain(&error), false))?;
+    if library.manifest() != &job.manifest {
+        return Err((OTHER_MANIFEST.into(), false));
+    }
     let host =
         Host { outbox: Arc::clone(outbox), interest: interest.clone(), level: AtomicU32::new(job.log_level) };
     let settings = serde_json::to_vec(&job.settings).map_err(|error| (error.to_string(), false))?;
     let plugin = library
         .create(HostBox::from_value(host, TD_Opaque), &settings)
         .map_err(|error| (error.message.into_string(), error.recoverable))?;
-    let mut capabilities = Capabilities::default();
-    for declared in &library.manifest().capabilities {
-        capabilities.add(&plugin, &declared.kind).map_err(|error| (error, false))?;
-    }
+    let capabilities =
+        Capabilities::of(&plugin, library.manifest()).map_err(|error| (chain(&error), false))?;
     let events = library.manifest().events.len();
     Ok(Hosted { plugin, capabilities, events, outbox: Arc::clone(outbox), sessions: HashMap::new() })
 }
@@ -97,46 +101,16 @@ impl HostV1 for Host {
     }
 }
 
-#[derive(Default)]
-struct Capabilities {
-    turn: Option<TurnBox>,
-    stt: Option<SttBox>,
-    llm: Option<LlmBox>,
-    tts: Option<TtsBox>,
-    vision: Option<VisionBox>,
-}
-
-impl Capabilities {
-    /// Kinds that this version does not know are no concern of it.
-    fn add(&mut self, plugin: &PluginBox, kind: &str) -> Result<(), String> {
-        match kind {
-            TurnBox::NAME => self.turn = Some(query(plugin)?),
-            SttBox::NAME => self.stt = Some(query(plugin)?),
-            LlmBox::NAME => self.llm = Some(query(plugin)?),
-            TtsBox::NAME => self.tts = Some(query(plugin)?),
-            VisionBox::NAME => self.vision = Some(query(plugin)?),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn open(&self, kind: &str, session_id: RStr<'_>, sink: SinkBox) -> Option<Object> {
-        Some(match kind {
-            TurnBox::NAME => Object::Turn(self.turn.as_ref()?.open(session_id, sink)),
-            SttBox::NAME => Object::Stt(self.stt.as_ref()?.open(session_id, sink)),
-            LlmBox::NAME => Object::Llm(self.llm.as_ref()?.open(session_id, sink)),
-            TtsBox::NAME => Object::Tts(self.tts.as_ref()?.open(session_id, sink)),
-            VisionBox::NAME => Object::Vision(self.vision.as_ref()?.open(session_id, sink)),
-            _ => return None,
-        })
-    }
-}
-
-fn query<C: Capability>(plugin: &PluginBox) -> Result<C, String> {
-    match plugin.query(RStr::from_str(C::NAME), CAPABILITY_V1) {
-        ROption::RSome(object) => object.into_object().map_err(|error| error.to_string()),
-        ROption::RNone => Err(format!("declares the capability {}, and does not have it", C::NAME)),
-    }
+/// Opens a session of a capability; none when the plugin does not have it.
+fn open(capabilities: &Capabilities, kind: &str, session_id: RStr<'_>, sink: SinkBox) -> Option<Object> {
+    Some(match kind {
+        TurnBox::NAME => Object::Turn(capabilities.turn.as_ref()?.open(session_id, sink)),
+        SttBox::NAME => Object::Stt(capabilities.stt.as_ref()?.open(session_id, sink)),
+        LlmBox::NAME => Object::Llm(capabilities.llm.as_ref()?.open(session_id, sink)),
+        TtsBox::NAME => Object::Tts(capabilities.tts.as_ref()?.open(session_id, sink)),
+        VisionBox::NAME => Object::Vision(capabilities.vision.as_ref()?.open(session_id, sink)),
+        _ => return None,
+    })
 }
 
 /// A plugin that runs here.
@@ -190,7 +164,7 @@ impl Hosted {
         let sink =
             Sink { id, events: self.events, outbox: Arc::clone(&self.outbox), window: Arc::clone(&outputs) };
         let sink = SinkBox::from_value(sink, TD_Opaque);
-        if let Some(object) = self.capabilities.open(kind, RStr::from_str(session_id), sink) {
+        if let Some(object) = open(&self.capabilities, kind, RStr::from_str(session_id), sink) {
             let orders = Orders { id, object, outbox: Arc::clone(&self.outbox), tally: Mutex::default() };
             self.sessions.insert(id, Session { orders: Pump::new(orders), outputs });
         }
