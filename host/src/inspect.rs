@@ -115,7 +115,9 @@ pub fn inspect(path: &Path) -> Result<SectionManifest, InspectError> {
     }
     let section = file.section_by_name(SECTION_NAME).ok_or(InspectError::NoPlugin)?;
     let data = section.data().map_err(InspectError::Damaged)?;
-    let manifest: SectionManifest = serde_json::from_slice(data).map_err(InspectError::Section)?;
+    // A linker or a sanitizer may have padded it.
+    let text = data.split(|byte| *byte == 0).next().unwrap_or_default();
+    let manifest: SectionManifest = serde_json::from_slice(text).map_err(InspectError::Section)?;
     if manifest.abi_version != ABI_VERSION {
         return Err(InspectError::Abi { plugin: manifest.abi_version, plugin_api: manifest.api_version });
     }

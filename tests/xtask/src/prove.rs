@@ -89,7 +89,8 @@ const MISBEHAVIOUR_ENV: &[(&str, &str)] = &[
         "detect_leaks=0:handle_segv=0:handle_sigbus=0:handle_abort=0:handle_sigtrap=0:allocator_may_return_null=1",
     ),
     ("CARGO_PROFILE_DEV_DEBUG", "0"),
-    ("RUSTFLAGS", "-Zsanitizer=address"),
+    // The plugins find the sanitizer in the program that opens them.
+    ("RUSTFLAGS", "-Zsanitizer=address -Clink-arg=-Wl,--export-dynamic"),
 ];
 
 /// In running order: what finds most in the least time comes first.
