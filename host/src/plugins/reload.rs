@@ -5,7 +5,7 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
-use super::{Plugin, PluginState, Registry};
+use super::{Plugin, PluginState, Registry, entry::Entry};
 use crate::host::HostBuilder;
 
 /// How long directories must be quiet before they are looked at: a compiler or a copy writes a file in many pieces.
@@ -98,7 +98,6 @@ impl Reloader {
     /// Takes over one plugin; none when it is as it was.
     async fn take(&self, plugin: Plugin, again: bool) -> Option<Result<(), String>> {
         let entries = self.registry.entries();
-        let terms = self.registry.terms(&plugin);
         let of_file = entries.iter().find(|entry| entry.with(|known| known.path == plugin.path));
         let of_name = entries
             .iter()
@@ -111,7 +110,7 @@ impl Reloader {
                 return Some(Err(error));
             };
             let is_known = entry.with(|known| known.instance.is_none() && known.error == plugin.error);
-            return if is_known { None } else { Some(entry.replace(plugin, terms).await) };
+            return if is_known { None } else { Some(self.replace(entry, plugin).await) };
         }
         let Some(entry) = of_name.or(of_file) else {
             let entry = self.registry.add(plugin);
@@ -125,7 +124,12 @@ impl Reloader {
             let runs = known.instance.is_some() || known.recovering;
             known.sha256 == plugin.sha256 && (runs || !again)
         });
-        if is_known { None } else { Some(entry.replace(plugin, terms).await) }
+        if is_known { None } else { Some(self.replace(entry, plugin).await) }
+    }
+
+    async fn replace(&self, entry: &Entry, plugin: Plugin) -> Result<(), String> {
+        let terms = self.registry.terms(&plugin);
+        entry.replace(plugin, terms).await
     }
 
     /// Follows the directories.
